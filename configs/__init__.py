@@ -1,0 +1,1 @@
+"""Config fragments that all bundles share, as package data."""

@@ -1,0 +1,31 @@
+"""Where did a medical image classifier look, and can that answer be trusted?
+
+``medsal.explain`` gives relevance maps, ``medsal.METHODS`` lists the methods. Both load on first use, so that
+``import medsal`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from medsal._version import __version__
+
+if TYPE_CHECKING:
+    from medsal.attribution import METHODS
+    from medsal.attribution.explain import Explanation, explain
+
+__all__ = ["METHODS", "Explanation", "__version__", "explain"]
+
+_HOMES = {
+    "METHODS": "medsal.attribution",
+    "Explanation": "medsal.attribution.explain",
+    "explain": "medsal.attribution.explain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,226 @@
+"""The public door: shared passes, targets, layers, records, errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import medsal
+from medsal.attribution import ALIASES, METHODS
+from medsal.attribution.explain import explain
+from medsal.attribution.relevance import resize
+from medsal.errors import UsageError
+from tests.networks_for_tests import case, settled
+
+
+class Counting(nn.Module):
+    """Counts forwards and, through a gradient hook on its input's copy, backwards."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.forwards = self.backwards = self.images = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += 1
+        self.images += len(x)
+        logits = self.network(x)
+        if logits.requires_grad:
+            logits.register_hook(self.count)
+        return logits
+
+    def count(self, gradient: Tensor) -> Tensor:
+        self.backwards += 1
+        return gradient
+
+
+@pytest.mark.parametrize("layer", [None, "network.last", ["network.stem", "network.last"]])
+def test_one_forward_and_one_backward_serve_all_methods_that_share_a_pass(layer):
+    network, image = case("3D")
+    counting = Counting(network)
+    explain(counting, image, ["saliency", "input_x_gradient", "gradcam"], target_layer=layer)
+    assert (counting.forwards, counting.backwards) == (1, 1)
+
+
+def test_gradcam_alone_keeps_no_graph_below_its_layer():
+    network, image = case("2D")
+    seen = []
+    network.stem.register_forward_hook(lambda m, i, o: seen.append(o.requires_grad))
+    network.head.register_forward_hook(lambda m, i, o: seen.append(o.requires_grad))
+    explain(network, image, ["gradcam"], target_layer="last")
+    assert seen == [False, True]
+
+
+def test_integrated_gradients_costs_its_steps_and_two_scores():
+    network, image = case("2D", batch=1)
+    counting = Counting(network)
+    explain(counting, image, ["integrated_gradients"], options={"integrated_gradients": {"steps": 5}})
+    assert (counting.images, counting.backwards) == (7, 1)
+
+
+def test_deep_lift_costs_the_baseline_and_one_pass_when_the_target_is_given():
+    network, image = case("2D", batch=1)
+    counting = Counting(network)
+    explain(counting, image, ["deep_lift"], target=lambda logits: logits[:, 0])
+    assert counting.backwards == 1
+    assert counting.forwards <= 3
+
+
+@pytest.mark.parametrize("target", [0, [1, 2], torch.tensor([2, 0]), lambda logits: logits[:, 1] - logits[:, 0]])
+def test_every_kind_of_target(target):
+    network, image = case("2D")
+    image.requires_grad_()
+    logits = network(image)
+    score = target(logits) if callable(target) else logits[range(2), torch.as_tensor(target).expand(2)]
+    (gradient,) = torch.autograd.grad(score.sum(), image)
+    found = explain(network, image, ["saliency"], target=target)
+    torch.testing.assert_close(found["saliency"], gradient.abs())
+    assert found.target == ([None, None] if callable(target) else torch.as_tensor(target).expand(2).tolist())
+
+
+def test_probabilities_multi_label_and_ordinal_scores_are_callables():
+    network, image = case("2D")
+    for score in (
+        lambda z: functional.softmax(z, 1)[:, 0],
+        lambda z: torch.sigmoid(z)[:, [0, 2]].sum(1),
+        lambda z: torch.sigmoid(z).sum(1),
+    ):
+        explained = image.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(score(network(explained)).sum(), explained)
+        torch.testing.assert_close(explain(network, image, "saliency", target=score)["saliency"], gradient.abs())
+
+
+def test_both_sides_of_a_single_logit():
+    network, image = case("slices", batch=6)
+    positive = explain(network, image, ["input_x_gradient"], target=1)["input_x_gradient"]
+    negative = explain(network, image, ["input_x_gradient"], target=0)["input_x_gradient"]
+    torch.testing.assert_close(negative, -positive)
+    own = explain(network, image, ["input_x_gradient"])
+    assert own.target == (own.logits[:, 0] > 0).long().tolist()
+
+
+def test_the_slices_form_and_the_volume_give_the_same_volume():
+    network, image = case("slices")
+    slices = image.squeeze(1).movedim(2, 1)
+    found = explain(network, slices, ["saliency", "gradcam"])
+    wanted = explain(network, image, ["saliency", "gradcam"])
+    for name in found:
+        torch.testing.assert_close(found[name], wanted[name])
+    gradcam = found["gradcam"]
+    assert torch.equal(gradcam, gradcam[:, :, :, :1].expand_as(gradcam))
+    assert found.records["gradcam"]["repeated_over_slices"] == 7
+    assert not torch.equal(found["saliency"], found["saliency"][:, :, :, :1].expand_as(found["saliency"]))
+
+
+def test_target_layers_by_name_module_callable_and_several():
+    network, image = case("3D")
+    by_name = explain(network, image, ["gradcam"], target_layer="block")["gradcam"]
+    for layer in (network.block, lambda net: net.block, ["block"]):
+        assert torch.equal(explain(network, image, ["gradcam"], target_layer=layer)["gradcam"], by_name)
+    several = explain(network, image, ["gradcam"], target_layer=["block", "last"])
+    assert set(several) == {"gradcam@block", "gradcam@last"}
+    assert torch.equal(several["gradcam@block"], by_name)
+
+
+def test_the_last_layer_with_spatial_extent_is_found_and_named():
+    network, image = case("3D")
+    found = explain(network, image, ["gradcam"])
+    assert found.records["gradcam"]["layer"] == "last"
+    assert torch.equal(found["gradcam"], explain(network, image, ["gradcam"], target_layer="last")["gradcam"])
+
+
+def test_containers_around_the_last_layer_give_it_their_name():
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True)))
+    network = settled(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)))
+    image = torch.randn(1, 1, 9, 9, dtype=torch.float64)
+    found = explain(network, image, ["gradcam", "saliency"], target=0)
+    assert found.records["gradcam"]["layer"] == "0"
+    by_name = explain(network, image, ["gradcam"], target=0, target_layer="0")["gradcam"]
+    torch.testing.assert_close(found["gradcam"], by_name)
+
+
+def test_a_low_resolution_map_covers_the_same_field_of_view():
+    small = torch.arange(4.0).view(1, 1, 1, 4)
+    large = resize(small, torch.Size([1, 8]))
+    torch.testing.assert_close(large.flatten(), torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]))
+
+
+def test_records_say_how_and_are_json():
+    network, image = case("2D")
+    found = explain(network, image, ["noise_tunnel_ig", "gradcam"], seed=7, options={"noise_tunnel_ig": {"samples": 2}})
+    record = json.loads(json.dumps(found.records))
+    assert record["noise_tunnel_ig"]["method"] == "smooth_integrated_gradients"
+    assert record["noise_tunnel_ig"]["options"]["samples"] == 2
+    assert record["noise_tunnel_ig"]["options"]["steps"] == 50
+    assert record["gradcam"]["seed"] == 7
+    assert found.logits.shape == (2, 3)
+
+
+def test_the_public_door():
+    assert medsal.explain is explain
+    assert set(ALIASES.values()) <= set(METHODS)
+    with pytest.raises(AttributeError):
+        _ = medsal.nothing
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    ({"methods": ["salency"]}, "unknown method 'salency'. Did you mean saliency?"),
+    ({"methods": []}, "wanted at least one of saliency"),
+    ({"target": 3}, "wanted a class from 0 to 2, got 3"),
+    ({"target": [0, 1, 2]}, "wanted one class for each of 2 images, got 3"),
+    ({"target": lambda z: z}, r"scores of shape \(2,\), got \(2, 3\)"),
+    ({"target_layer": "lasst", "methods": ["gradcam"]}, "no layer 'lasst'; did you mean last"),
+    ({"target_layer": "xyzzy", "methods": ["gradcam"]}, "the network has stem, normalise"),
+    ({"target_layer": "head", "methods": ["gradcam"]}, r"wanted an output \(B, C, \*space\), got \(2, 3\)"),
+    ({"options": {"gradcam": {}}}, "given for gradcam, which is not among the methods"),
+    ({"methods": ["integrated_gradients"], "options": {"integrated_gradients": {"steps": 0}}}, "wanted at least 1"),
+    ({"methods": ["integrated_gradients"], "options": {"integrated_gradients": {"quadrature": "simpson"}}}, "simpson"),
+    ({"methods": ["integrated_gradients"], "options": {"integrated_gradients": {"baseline": "grey"}}}, "grey"),
+    ({"methods": ["deep_lift"], "options": {"deep_lift": {"baseline": torch.zeros(5)}}}, "broadcasts"),
+    ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"noise": -1}}}, "at least 0, got -1"),
+    ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"noise_unit": "mm"}}}, "range or absolute, got 'mm'"),
+    ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"samples": 0}}}, "at least 1, got 0"),
+    ({"options": {"saliency": {"channels": "median"}}}, "got 'median'"),
+])  # fmt: skip
+def test_errors_say_what_was_wanted_and_what_came(call, message):
+    network, image = case("2D")
+    with pytest.raises(UsageError, match=message):
+        explain(network, image, **{"methods": ["saliency"], **call})
+
+
+@pytest.mark.parametrize(
+    "image", [torch.zeros(1, 1, 4, 4, dtype=torch.int), torch.zeros(4, 4), torch.zeros(0, 1, 4, 4), [1]]
+)
+def test_images_of_another_kind_are_refused(image):
+    with pytest.raises(UsageError, match="wanted floating point"):
+        explain(case("2D")[0], image, ["saliency"])
+
+
+def test_networks_without_spatial_layers_or_gradients_or_logits_are_refused():
+    image = torch.randn(1, 1, 4, 4)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(UsageError, match="no layer of the network has an output with spatial extent"):
+        explain(flat, image, ["gradcam"])
+    with pytest.raises(UsageError, match=r"wanted logits \(B, K\), got shape \(1, 2, 2, 2\)"):
+        explain(nn.Conv2d(1, 2, 3), image, ["saliency"])
+
+    class Cut(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return flat(x.detach())
+
+    with pytest.raises(UsageError, match="does not depend on the image"):
+        explain(Cut(), image, ["saliency"])
+
+
+def test_deep_lift_names_the_operation_that_has_no_rule_and_refuses_scripts():
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.layer_norm(x.flatten(1), (16,))[:, :2]
+
+    image = torch.randn(1, 1, 4, 4)
+    with pytest.raises(UsageError, match="uses 'layer_norm', for which this method has no rule"):
+        explain(Net(), image, ["deep_lift"])
