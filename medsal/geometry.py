@@ -50,14 +50,32 @@ def to_grid(image: MetaTensor, affine: Any, shape: Sequence[int], *, mode: str =
     target = full_affine(affine)
     kind = image.dtype
     if image.shape[1:] == size and torch.allclose(full_affine(image.affine), target, atol=1e-6):
-        return MetaTensor(image.as_tensor().clone(), affine=target, meta=image.meta)
+        return placed(image.as_tensor().clone(), target, image.meta)
     resample = SpatialResample(
         mode="bilinear" if mode == "linear" else "nearest", padding_mode="zeros", dtype=torch.float64
     )
     bare = MetaTensor(image.as_tensor(), affine=full_affine(image.affine))
     moved = resample(bare, dst_affine=target, spatial_size=size).as_tensor()
     moved = moved.to(kind) if kind.is_floating_point else moved.round().to(kind)
-    return MetaTensor(moved, affine=target, meta=image.meta)
+    return placed(moved, target, image.meta)
+
+
+def placed(values: Tensor, affine: Any, meta: dict[str, Any] | None = None) -> MetaTensor:
+    """Give values a place in the world.
+
+    Args:
+        values: ``(C, *space)``.
+        affine: voxel index to millimetres.
+        meta: whatever else is known of the image; its own affine is not used.
+
+    Returns:
+        A ``MetaTensor`` with that affine and the rest of ``meta``.
+    """
+    from monai.data import MetaTensor
+
+    dressed = MetaTensor(values, meta=dict(meta or {}))
+    dressed.affine = full_affine(affine)
+    return dressed
 
 
 def full_affine(affine: Any) -> Tensor:
