@@ -75,7 +75,7 @@ def test_a_mark_survives_the_way_in_and_out(orientation, way):
 def test_a_flip_and_half_a_voxel_would_be_seen(fault):
     seen = Orientation("RAS", labels=None)(head("LPS"))
     if fault == "flip":
-        seen = MetaTensor(seen.as_tensor().flip(1), affine=seen.affine, meta=seen.meta)
+        seen = placed(seen.as_tensor().flip(1), seen.affine, seen.meta)
     else:
         shift = torch.eye(4, dtype=torch.float64)
         shift[2, 3] = 0.5
