@@ -195,6 +195,12 @@ def state(network: nn.Module, image: Tensor) -> dict[str, object]:
     }
 
 
+def draw_random_numbers(*_: object) -> None:
+    torch.rand(1)
+    np.random.rand()  # noqa: NPY002  the state that users' code has
+    random.random()
+
+
 def assert_same(before: object, after: object) -> None:
     if isinstance(before, dict):
         for key in before:
@@ -218,6 +224,7 @@ def test_network_image_and_random_state_are_left_as_found(method, training, froz
         weight.requires_grad_(not frozen)
         weight.grad = torch.ones_like(weight)
     image.requires_grad_(frozen)
+    network.stem.register_forward_hook(draw_random_numbers)
     before = state(network, image)
     run(network, image, method)
     assert_same(before, state(network, image))
