@@ -6,6 +6,7 @@ its ``MetaTensor`` right, so the way back is one resampling between two grids, w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,30 @@ def to_grid(image: MetaTensor, affine: Any, shape: Sequence[int], *, mode: str =
     resample = SpatialResample(
         mode="bilinear" if mode == "linear" else "nearest", padding_mode="zeros", dtype=torch.float64
     )
-    bare = MetaTensor(image.as_tensor(), affine=full_affine(image.affine))
-    moved = resample(bare, dst_affine=target, spatial_size=size).as_tensor()
-    moved = moved.to(kind) if kind.is_floating_point else moved.round().to(kind)
-    return placed(moved, target, image.meta)
+    source = full_affine(image.affine)
+    start, stop = _covered(source, image.shape[1:], target, size)
+    whole = torch.zeros((len(image), *size), dtype=kind)
+    if all(a < b for a, b in zip(start, stop, strict=True)):
+        corner = target.clone()
+        corner[:3, 3] += target[:3, : len(start)] @ torch.tensor(start, dtype=torch.float64)
+        inside = torch.Size(b - a for a, b in zip(start, stop, strict=True))
+        moved = resample(
+            MetaTensor(image.as_tensor(), affine=source), dst_affine=corner, spatial_size=inside
+        ).as_tensor()
+        box = (slice(None), *(slice(a, b) for a, b in zip(start, stop, strict=True)))
+        whole[box] = moved.to(kind) if kind.is_floating_point else moved.round().to(kind)
+    return placed(whole, target, image.meta)
+
+
+def _covered(source: Tensor, shape: Sequence[int], target: Tensor, size: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Start and stop of the box of the target grid that the source's field of view reaches."""
+    corners = np.array(
+        list(itertools.product(*[(-1.0, float(n)) for n in shape], *[(0.0,)] * (3 - len(shape)), (1.0,)))
+    )
+    reached = (np.linalg.inv(target.numpy()) @ source.numpy() @ corners.T)[: len(shape)]
+    start = np.clip(np.floor(reached.min(1)), 0, size).astype(int)
+    stop = np.clip(np.ceil(reached.max(1)) + 1, 0, size).astype(int)
+    return start.tolist(), stop.tolist()
 
 
 def placed(values: Tensor, affine: Any, meta: dict[str, Any] | None = None) -> MetaTensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import CenterSpatialCrop, Compose, Orientation, Resize, Spacing, SpatialPad
+from monai.transforms import CenterSpatialCrop, Compose, Orientation, Resize, Spacing, SpatialPad, SpatialResample
 from nibabel import Nifti1Image
 from nibabel.orientations import aff2axcodes, axcodes2ornt, ornt_transform
 
@@ -89,6 +89,27 @@ def test_reorienting_alone_changes_no_value(orientation):
     seen = Orientation("RAS", labels=None)(volume)
     back = to_grid(seen, *patient_grid(seen))
     torch.testing.assert_close(back.as_tensor(), volume.as_tensor(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "ILP", "ASR"])
+def test_only_the_field_of_view_is_resampled_and_nothing_of_it_is_lost(orientation):
+    volume = head(orientation)
+    small = MetaTensor(CenterSpatialCrop((9, 8, 7))(volume))
+    oblique = full_affine(small.affine) @ full_affine(rotation(0.3))
+    whole = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float64)(
+        placed(small.as_tensor(), oblique), dst_affine=full_affine(volume.affine), spatial_size=volume.shape[1:]
+    )
+    found = to_grid(placed(small.as_tensor(), oblique), volume.affine, volume.shape[1:])
+    torch.testing.assert_close(found.as_tensor(), whole.as_tensor(), rtol=0, atol=1e-6)
+    away = full_affine(volume.affine).clone()
+    away[:3, 3] += 1000
+    assert not to_grid(volume, away, (5, 5, 5)).any()
+
+
+def rotation(angle: float) -> np.ndarray:
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn
 
 
 def test_labels_stay_labels():

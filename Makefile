@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+BUNDLE = bundles/mri_tle_efficientnet
+OUT ?= $(CURDIR)/demo_out
+PYTEST = OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+.PHONY: demo test lint types train gate slow benchmark clean
+
+demo: $(BIN)/.installed
+	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --args_file configs/explain.args.yaml --output_dir $(OUT)
+	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --args_file configs/gate.args.yaml --output_dir $(OUT)
+	@echo "demo: open $(OUT)/index.html"
+
+test: $(BIN)/.installed-dev
+	$(PYTEST) -m "not slow"
+
+slow: $(BIN)/.installed-dev
+	$(PYTEST) -m slow
+
+lint: $(BIN)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/.installed-dev
+	$(BIN)/mypy
+
+train: $(BIN)/.installed
+	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json
+
+benchmark: $(BIN)/.installed-dev
+	$(BIN)/python benchmarks/mri_job.py
+
+clean:
+	rm -rf demo_out .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "medsal: wanted Python 3.11 or newer, got " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
