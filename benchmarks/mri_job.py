@@ -2,8 +2,8 @@
 
     python benchmarks/mri_job.py --cases 8 --runs 3
 
-Each run is a fresh process into an empty folder, the two in turn. Wall and CPU seconds and peak memory are the operating
-system's own account of the finished process; the share of drawing is the program's own account.
+Each run is a fresh process into an empty folder, the two in turn. Wall and CPU seconds and peak memory are the
+operating system's own account of the finished process; the share of drawing is the program's own account.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def medsal_job(csv, folder):
         [
             sys.executable, "-m", "monai.bundle", "run", "--args_file", "configs/explain.args.yaml",
             "--csv_path", str(csv), "--output_dir", str(folder), "--methods", METHODS,
-            "--key_slices", ",".join(map(str, SLICES)), "--options#gradient_shap#baseline", "gaussian:0.1", "--target", "1",
+            "--key_slices", ",".join(map(str, SLICES)), "--options#gradient_shap#baseline", "gaussian:0.1",
+            "--target", "1",
         ],
         folder,
     )  # fmt: skip
@@ -94,7 +95,8 @@ def main() -> None:
                 found[name].append(job(csv, folder))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "monai", "captum", "matplotlib", "pillow"))
     print(f"{args.cases} volumes x 4 methods x {len(SLICES)} slices, median of {args.runs} interleaved runs; "
-          f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {packages}\n")  # fmt: skip
+          f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
+          f"{packages}\n")  # fmt: skip
     parts = ("wall", "cpu", "peak", "compute", "draw", "write")
     print("| job | wall s | CPU s | peak MiB | compute s | draw s | write s |\n|---|---|---|---|---|---|---|")
     medians = {}
