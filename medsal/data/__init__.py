@@ -1,0 +1,38 @@
+"""Sources of cases: tables, folders and BIDS datasets of MRI, and planted-truth sets made at run time.
+
+A case is a dictionary: ``image`` (a path, after loading an image), ``label``, ``label_name``, ``case``, ``subject``,
+``session``, and where truth is known ``lesion`` and ``regions``. Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Grid": "grids",
+    "HEAD_GRID": "grids",
+    "SEED_GRID": "grids",
+    "TEMPORAL_GRID": "grids",
+    "REGIONS": "template",
+    "PlantedCase": "phantoms",
+    "planted_case": "phantoms",
+    "TRAINING_SEED": "planted",
+    "PlantedCrop": "planted",
+    "planted_crops": "planted",
+    "write_planted_set": "planted",
+    "mri_cases": "mri",
+    "CaseDataset": "cases",
+    "collate_cases": "cases",
+    "planted_in_real": "real",
+    "network_mri_transforms": "preprocessing",
+    "seed_mri_transforms": "preprocessing",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'medsal.data' has no attribute '{name}'; it has {', '.join(sorted(_HOME))}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
