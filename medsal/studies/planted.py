@@ -56,7 +56,7 @@ class PlantedTruth:
 
     Args:
         network: trained.
-        dataset: items with ``image`` after preprocessing and ``truth_key``, the path of a mask.
+        dataset: items with ``image`` after preprocessing and a mask, on any grid, under ``truth_key``.
         methods: names, or one string with commas.
         output_dir: where ``gate.json`` is written.
         truth_key: which entry of an item is its mask.
@@ -96,10 +96,10 @@ class PlantedTruth:
         for item in self.dataset:
             if item.get("error"):
                 raise MedsalError(f"{item.get('case')}: {item['error']}")
-            if not item.get(self.truth_key):
+            if self.truth_key not in item:
                 continue
             image = item["image"]
-            mask = self._mask(item[self.truth_key], image)
+            mask = to_grid(item[self.truth_key], image.affine, image.shape[1:], mode="nearest").as_tensor()[None] > 0
             if mask.any():
                 rows += [
                     row for weights in self.networks for row in self._case(weights, str(item["case"]), image, mask)
@@ -139,13 +139,6 @@ class PlantedTruth:
         if failed:
             raise MedsalError(f"gate: {', '.join(failed)} did not find what was planted better than chance")
         return table
-
-    def _mask(self, path: str, image: MetaTensor) -> torch.Tensor:
-        from monai.transforms import LoadImage
-
-        mask = LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=True)(path)
-        moved: torch.Tensor = to_grid(mask, image.affine, image.shape[1:], mode="nearest").as_tensor()
-        return moved[None] > 0
 
     def _case(self, weights: str, case: str, image: MetaTensor, mask: torch.Tensor) -> list[dict[str, Any]]:
         batch = image.as_tensor()[None]

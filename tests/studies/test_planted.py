@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import nibabel
 import numpy as np
 import pytest
 import torch
@@ -45,17 +44,21 @@ LESION = (slice(1, 3), slice(4, 7), slice(2, 5))
 
 
 @pytest.fixture
-def dataset(tmp_path):
+def dataset():
     affine = np.diag([2.0, 2, 2, 1])
     items = []
     for i in range(3):
         mask = np.zeros((8, 8, 8), np.uint8)
         if i:
             mask[LESION] = 1
-        path = tmp_path / f"mask{i}.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(mask, affine), path)
         image = MetaTensor(torch.rand(1, 8, 8, 8), affine=torch.from_numpy(affine))
-        items.append({"case": f"sub-{i}", "image": image, "lesion": str(path)})
+        items.append(
+            {
+                "case": f"sub-{i}",
+                "image": image,
+                "lesion": MetaTensor(torch.from_numpy(mask)[None], affine=torch.from_numpy(affine)),
+            }
+        )
     return items
 
 
