@@ -1,0 +1,135 @@
+"""From the engine's output to what is written: one case on the network's grid and on the patient's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
+
+from medsal.bundle.fingerprint import identified
+from medsal.export import CaseResult
+from medsal.geometry import patient_grid, to_grid
+
+_PREFIX = "saliency_"
+
+
+def slice_choice(key_slices: Any = None, slices: Any = None) -> str | None:
+    """Join plain slice numbers and choices by anatomy into one choice.
+
+    Args:
+        key_slices: a number, numbers, or text with commas.
+        slices: a choice, or several.
+
+    Returns:
+        Both, as ``medsal.export.parse_slices`` reads them; None if neither is given.
+
+    Example:
+        >>> slice_choice((30, 40), "axial:peak")
+        '30,40;axial:peak'
+    """
+    parts = []
+    for given, joint in ((key_slices, ","), (slices, ";")):
+        several = given if isinstance(given, list | tuple) else [given]
+        parts.append(joint.join(str(part) for part in several if part not in {None, ""}))
+    return ";".join(part for part in parts if part) or None
+
+
+def case_result(
+    case: Mapping[str, Any], output: Mapping[str, Any], slice_axis: int = 1, position: int | None = None
+) -> CaseResult:
+    """Gather what is known of an explained case, on the network's grid and on the patient's.
+
+    Args:
+        case: the decollated item of the batch, with ``case``, ``subject`` and ``session``.
+        output: the decollated item of the engine's output.
+        slice_axis: array axis that plain slice numbers count along.
+        position: place of the case in the data list.
+
+    Returns:
+        The case, ready to be written.
+    """
+    image = _one_channel(output[Keys.IMAGE])
+    maps = {key.removeprefix(_PREFIX): value.cpu() for key, value in output.items() if key.startswith(_PREFIX)}
+    source = Path(str(image.meta.get("filename_or_obj", "")))
+    native = _native(image, source)
+    known = image.meta.get("original_affine") is not None  # pictures say nothing of a patient's space
+    affine, shape = patient_grid(image) if known else (native.affine, native.shape[1:])
+    label, logits = case.get("label"), output[Keys.PRED].detach().float().cpu().flatten()
+    regions = case.get("regions")
+    return CaseResult(
+        case=str(case["case"]),
+        subject=str(case["subject"]),
+        session=str(case["session"]),
+        source=Path(str(case["case"])) if case.get("anonymous") else source,
+        label=None if label is None or int(label) < 0 else int(label),
+        label_name=str(case.get("label_name", "")),
+        prediction=probability(logits),
+        logits=logits.tolist(),
+        target=output.get("target"),
+        image=image,
+        maps=maps,
+        native=native,
+        native_maps={name: to_grid(relevance, affine, shape) for name, relevance in maps.items()},
+        records=output.get("records", {}),
+        slice_axis=slice_axis,
+        regions=regions.cpu() if isinstance(regions, MetaTensor) and regions.shape[1:] == image.shape[1:] else None,
+        sample_idx=position,
+    )
+
+
+def probability(logits: Tensor) -> float:
+    """Probability of class 1.
+
+    Args:
+        logits: of one image, ``(K,)``; a single one is binary.
+
+    Returns:
+        Between 0 and 1.
+
+    Example:
+        >>> probability(torch.zeros(1)), probability(torch.zeros(2))
+        (0.5, 0.5)
+    """
+    values = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, 0)[1:]
+    return float(values[0])
+
+
+def _one_channel(image: Tensor) -> MetaTensor:
+    """The image as it is shown: the mean of its channels."""
+    shown = image if isinstance(image, MetaTensor) else MetaTensor(image)
+    return (shown if len(shown) == 1 else shown.mean(0, keepdim=True)).cpu()
+
+
+def _native(image: MetaTensor, source: Path) -> MetaTensor:
+    """The image of the file itself, where there is one; else the network's image on the grid that it came from."""
+    if not source.name or not source.exists():
+        known = image.meta.get("original_affine") is not None
+        return to_grid(image, *patient_grid(image)) if known else image
+    if source.name.endswith((".nii", ".nii.gz")):
+        from medsal.transforms import LoadVolume
+
+        return _one_channel(LoadVolume()(source))
+    from monai.transforms import LoadImage
+
+    return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))
+
+
+def named(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of a case, by its file where the item has none.
+
+    Args:
+        batch: the decollated item of the batch.
+        output: the decollated item of the engine's output.
+
+    Returns:
+        ``case``, ``subject`` and ``session``.
+    """
+    meta = getattr(output.get(Keys.IMAGE), "meta", {})
+    item = {key: batch[key] for key in ("case", "subject", "session") if key in batch}
+    found = identified({"image": meta.get("filename_or_obj", "case"), **item})
+    return {key: found[key] for key in ("case", "subject", "session")}

@@ -1,0 +1,284 @@
+"""Ignite handlers around an ``AttributionEvaluator``: results to the disk, and how far the run is."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from ignite.engine import Engine, Events
+
+from medsal.bundle.exits import chain, reason
+from medsal.bundle.results import case_result, named
+from medsal.engines import AttributionEvents, Failure
+from medsal.errors import MedsalError, UsageError
+from medsal.export import ExportOptions, export_case, export_summary, prepare_export
+from medsal.ledger import Ledger, Outcome, barrier, rank
+
+_LOG = logging.getLogger("medsal")
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class ExplanationExporter:
+    """Brings every explained case to the patient's grid and to the disk, and closes the run.
+
+    Per case: maps to the grid of the file, ``export_case``, then the record of the ledger. At the end, on rank 0: the
+    tables, the page and ``run.json``, from all records in the folder.
+
+    Args:
+        ledger: the ledger of the output folder.
+        options: what is written, and how.
+        slice_axis: array axis of the network's grid that plain slice numbers count along (1: coronal).
+    """
+
+    def __init__(self, ledger: Ledger, options: ExportOptions | None = None, *, slice_axis: int = 1) -> None:
+        self.ledger = ledger
+        self.options = options or ExportOptions()
+        self.slice_axis = slice_axis
+        self.outcome: Outcome | None = None
+        self.began = time.time()
+        self._batch_began = time.perf_counter()
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an engine.
+
+        Args:
+            engine: an ``AttributionEvaluator``.
+        """
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._mark)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.export)
+        engine.add_event_handler(AttributionEvents.BATCH_FAILED, self.export)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:  # noqa: ARG002  the signature of an Ignite handler
+        """Check, before anything is computed, that no case would overwrite another.
+
+        Args:
+            engine: the engine.
+        """
+        self.outcome = None
+        self.options = prepare_export(
+            self.ledger.output_dir, self.ledger.items, replace(self.options, model=self._model())
+        )
+
+    def _mark(self, engine: Engine) -> None:  # noqa: ARG002  the signature of an Ignite handler
+        self._batch_began = time.perf_counter()
+
+    def export(self, engine: Engine) -> None:
+        """Write the cases of a batch, and the records of those that failed.
+
+        Args:
+            engine: the engine, its batch and output decollated.
+
+        Raises:
+            UsageError: if what is to be written does not exist.
+        """
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
+            case = {key: batch[key] for key in ("case", "subject", "session", "label", "label_name") if key in batch}
+            try:
+                self._export(case | named(batch, output), batch, output)
+            except UsageError:
+                raise
+            except Exception as error:  # noqa: BLE001  recorded with the case; the others go on
+                _LOG.debug("case %s failed", case.get("case"), exc_info=error)
+                _stop_if_hopeless(error)
+                engine.state.failures.append(Failure(case | named(batch, output), reason(error)))
+        for failure in engine.state.failures:
+            self._record_failure(failure)
+
+    def _export(self, case: dict[str, Any], batch: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        """Write one case: its files, then its record."""
+        began = time.perf_counter()
+        result = case_result({**batch, **case}, output, self.slice_axis, self.ledger.positions.get(case["case"]))
+        grid = time.perf_counter() - began
+        self.ledger.begin(result.case)
+        written = export_case(result, self.ledger.output_dir, self.options)
+        seconds = {**output.get("seconds", {}), "grid": grid, **written.seconds}
+        self.ledger.finish(
+            {
+                **_names(case),
+                "status": "done",
+                "error": "",
+                "label": result.label,
+                "label_name": result.label_name,
+                "prediction": result.prediction,
+                "logits": list(result.logits),
+                "target": result.target,
+                "statistics": written.statistics,
+                "records": dict(result.records),
+                "seconds": {part: round(value, 4) for part, value in seconds.items()},
+            },
+            written.files,
+        )
+
+    def _record_failure(self, failure: Failure) -> None:
+        """Write the record of a case that failed."""
+        names = _names(failure.case)
+        _LOG.debug("case %s: %s", names["case"], failure.error)
+        if names["case"] in self.ledger.fingerprints:
+            self.ledger.finish({**names, "status": "failed", "error": failure.error})
+
+    def finish(self, engine: Engine | None = None, *, interrupted: bool = False) -> Outcome:  # noqa: ARG002  as above
+        """Close the run, once: tables, page and ``run.json`` of everything in the folder; rank 0 writes them.
+
+        Args:
+            engine: the engine.
+            interrupted: whether the run was stopped before its end.
+
+        Returns:
+            What became of the cases.
+        """
+        if self.outcome is not None:
+            return self.outcome
+        if not interrupted:
+            barrier()
+        self.outcome = self.ledger.outcome(interrupted=interrupted)
+        if rank() == 0:
+            from medsal.bundle.running import write_run
+            from medsal.report import write_index
+
+            self.ledger.sweep()
+            records = sorted(self.ledger.records(), key=self._place)
+            records = [record for record in records if record["status"] in {"done", "failed"}]
+            done = [record for record in records if record["status"] == "done"]
+            alike = [record for record in done if record["setup"] == self.ledger.setup]
+            if len(alike) < len(done):
+                left = len(done) - len(alike)
+                _LOG.warning("%d cases in %s are of another setup: not in the tables", left, self.ledger.output_dir)
+            export_summary(self.ledger.output_dir, [row for record in alike for row in record["statistics"]])
+            write_run(self.ledger, self.outcome, records, began=self.began)
+            write_index(self.ledger.output_dir, records, model=self._model())
+        return self.outcome
+
+    def _model(self) -> dict[str, str]:
+        """Name and digest of the weights, for the page and the sidecar files."""
+        return {"name": Path(self.ledger.model["path"]).stem, "sha256": self.ledger.model["sha256"]}
+
+    def _place(self, record: Mapping[str, Any]) -> tuple[int, str]:
+        """Cases of this run first, in their order, then those of earlier runs."""
+        return self.ledger.positions.get(record["case"], len(self.ledger.positions)), record["case"]
+
+
+class ProgressBar:
+    """How far a run is: a bar over cases and methods on a terminal, else one line per case.
+
+    ``MEDSAL_PROGRESS`` may be ``off``, ``bar`` or ``lines``; without it a terminal gets the bar.
+
+    Args:
+        ledger: lets cases that were finished before count as done.
+        stream: where to write; standard error by default.
+    """
+
+    def __init__(self, ledger: Ledger | None = None, *, stream: IO[str] | None = None) -> None:
+        self.ledger = ledger
+        self.stream = stream
+        self.cases = self.total = self.before = self.methods = 0
+        self._bar: Any = None
+        self._began = self._last = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an engine.
+
+        Args:
+            engine: an ``AttributionEvaluator``.
+        """
+        wanted = os.environ.get("MEDSAL_PROGRESS", "auto")
+        if wanted == "off" or rank() != 0:
+            return
+        self.stream = self.stream or sys.stderr
+        bar = wanted == "bar" or (wanted != "lines" and self.stream.isatty())
+        engine.add_event_handler(Events.STARTED, self._start, bar=bar)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(AttributionEvents.BATCH_FAILED, self._advance)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+        if bar:
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._close)
+
+    def _start(self, engine: Engine, *, bar: bool) -> None:
+        """Count what there is to do."""
+        loader = engine.data_loader
+        own = len(getattr(loader, "sampler", None) or loader.dataset)
+        alone = own == len(loader.dataset)
+        self.before = len(self.ledger.skipped) if self.ledger and alone else 0
+        self.cases, self.total, self.methods = self.before, own + self.before, len(engine.methods)
+        self._began = self._last = time.monotonic()
+        if bar:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=self.total * self.methods,
+                initial=self.before * self.methods,
+                unit="map",
+                file=self.stream,
+                leave=False,
+            )
+
+    def _advance(self, engine: Engine) -> None:
+        """Say which cases came to their end."""
+        failed = {str(failure.case.get("case", "?")): failure.error for failure in engine.state.failures}
+        names = [str(named(b, o)["case"]) for b, o in zip(engine.state.batch, engine.state.output, strict=True)]
+        names += [name for name in failed if name not in names]
+        now = time.monotonic()
+        for name in names:
+            self._say(name, failed.get(name), (now - self._last) / len(names), now)
+        self._last = now
+
+    def _say(self, name: str, error: str | None, seconds: float, now: float) -> None:
+        """One case."""
+        self.cases += 1
+        left = (now - self._began) / (self.cases - self.before) * (self.total - self.cases)
+        status = "done" if error is None else f"failed: {error};"
+        line = f"{self.cases}/{self.total} {name} {status} {seconds:.1f} s, {duration(left)} left"
+        if self._bar is None:
+            assert self.stream is not None
+            self.stream.write(f"{line}\n")
+            self.stream.flush()
+            return
+        self._bar.set_postfix_str(name)
+        self._bar.update(self.methods)
+        if error is not None:
+            self._bar.write(line, file=self.stream)
+
+    def _close(self, engine: Engine, error: BaseException | None = None) -> None:  # noqa: ARG002  the signature of Ignite
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if error is not None:
+            raise error  # an engine with a handler for errors would otherwise keep them to itself
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for a reader.
+
+    Args:
+        seconds: how long.
+
+    Returns:
+        Seconds, minutes or hours.
+
+    Example:
+        >>> duration(16.2), duration(200), duration(9000)
+        ('16 s', '3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _names(case: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(case.get(key, "")) for key in ("case", "subject", "session")}
+
+
+def _stop_if_hopeless(error: Exception) -> None:
+    """Do not compute case after case for a disk that takes no more."""
+    for found in chain(error):
+        if isinstance(found, OSError) and found.errno in _HOPELESS:
+            raise error if isinstance(error, MedsalError) else MedsalError(reason(error)) from error

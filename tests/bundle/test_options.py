@@ -1,0 +1,171 @@
+"""Options: what MONAI takes in silence is refused, with a suggestion."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medsal.bundle import options
+from medsal.bundle.command_line import read_config
+from medsal.bundle.options import check_command_line, check_options, configured, run_configuration
+from medsal.errors import UsageError
+
+MAIN = "/somewhere/monai/bundle/__main__.py"
+
+
+@pytest.fixture
+def config(bundle: Path, overlays: Path) -> dict[str, Any]:
+    """The tiny bundle with the overlay."""
+    return read_config([str(bundle / "configs/inference.json"), str(overlays / "explain.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"methds": "saliency"}, "unknown option --methds; did you mean --methods"),
+        ({"model_path": "x"}, "--model_path; did you mean --ckpt_path"),
+        ({"parameters_path": "x"}, "did you mean --network_def"),
+        ({"dataset_dirr": "x"}, "did you mean --dataset_dir"),
+        ({"output_dri": "x"}, "did you mean --output_dir"),
+        ({"evaluator#metods": "x"}, "did you mean --evaluator::methods"),
+        ({"evaluator::network_": "x"}, "did you mean --evaluator::network"),
+        ({"evaluator.methods": "x"}, "did you mean --evaluator::methods"),
+        ({"salency#target": 1}, "unknown option --salency#target"),
+        ({"options#salincy#absolute": 1}, "did you mean --options::saliency"),
+        ({"network_def#bn_sizes": 1}, "did you mean --network_def::bn_size"),
+        ({"preprocessing#transforms#9#keys": 1}, "unknown option"),
+        ({"zzzz": 1}, "the config has"),
+        ({"max_samples": "many"}, "--max_samples: wanted a number such as 0, got 'many'"),
+        ({"methods": None}, "None has no effect"),
+        ({"methods": "salincy"}, "unknown method 'salincy'. Did you mean saliency"),
+        ({"methods": ("saliency", "ig2")}, "unknown method 'ig2'"),
+        ({"device": "cuda:99"}, "device: cannot compute on 'cuda:99'"),
+        ({"device": "gpu"}, "try --device cpu"),
+    ],
+)
+def test_what_would_go_unnoticed_is_refused(config: dict[str, Any], given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        check_options(config, given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"methods": "saliency,gradcam"},
+        {"methods": ("saliency", "gradcam")},
+        {"key_slices": (30, 40)},
+        {"max_samples": 0},
+        {"max_samples": "$1 + 1"},
+        {"output_dir": "x"},
+        {"device": "cpu"},
+        {"ckpt_path": "x"},
+        {"csv_path": "x"},
+        {"target": None},
+        {"target": "label"},
+        {"options#integrated_gradients#steps": 5},
+        {"options::smoothgrad::samples": 5},
+        {"network_def#out_channels": 3},
+        {"network_def::dropout_prob": 0.5},
+        {"evaluator#amp": True},
+        {"evaluator::memory_format": "contiguous"},
+        {"preprocessing#transforms#0#reader": "NibabelReader"},
+        {"preprocessing#transforms#0#_disabled_": True},
+        {"_meta_#version": "2"},
+        {"_meta_#anything": "2"},
+        {"+handlers": []},
+        {"run_id": "run"},
+        {"logging_file": "x"},
+        {"workflow_name": "medsal.bundle.Workflow"},
+    ],
+)
+def test_what_exists_is_taken(config: dict[str, Any], given: dict[str, Any]) -> None:
+    check_options(config, given)
+
+
+def test_options_are_put_into_the_configuration_and_the_files_own_stays(config: dict[str, Any]) -> None:
+    merged = check_options(config, {"options#saliency": {"absolute": False}, "seed": 3, "logging_file": "x"})
+    assert merged["options"]["saliency"] == {"absolute": False}
+    assert merged["seed"] == 3
+    assert "logging_file" not in merged
+    assert config["seed"] == 0
+    assert config["options"]["saliency"] == {}
+
+
+def test_every_method_may_be_given_options(config: dict[str, Any]) -> None:
+    from medsal.attribution import ALIASES, METHODS
+
+    assert set(config["options"]) == {*METHODS, *ALIASES}
+
+
+def words(bundle: Path, overlays: Path, *more: str) -> list[str]:
+    files = [str(bundle / "configs/inference.json"), str(overlays / "explain.yaml")]
+    return [MAIN, "run", "--config_file", repr(files), *more]
+
+
+@pytest.fixture
+def _hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the hook for uncaught errors, and the configuration of this process, back after the test."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(options, "_RUN", type(options._RUN)())
+
+
+@pytest.mark.usefixtures("_hook")
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--methods", "saliency", "gradcam"], "--methods takes one value, got 2; write --methods saliency,gradcam"),
+        (["--key_slices", "30", "40", "50"], "write --key_slices 30,40,50"),
+        (["--methods=saliency", "gradcam"], "write --methods saliency,gradcam"),
+        (["--methds", "saliency"], "did you mean --methods"),
+        (["--methods", "salincy"], "Did you mean saliency"),
+        (["--args_file", "absent.yaml"], "args_file: cannot read absent.yaml"),
+    ],
+)
+def test_a_command_line_of_plain_monai(bundle: Path, overlays: Path, more: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_command_line(words(bundle, overlays, *more))
+
+
+@pytest.mark.usefixtures("_hook")
+def test_a_word_in_front_of_the_options_must_be_an_id(bundle: Path, overlays: Path) -> None:
+    argv = words(bundle, overlays)
+    check_command_line([*argv[:2], "run", *argv[2:]])
+    with pytest.raises(UsageError, match="unknown word 'evaluating'"):
+        check_command_line([*argv[:2], "evaluating", *argv[2:]])
+
+
+@pytest.mark.usefixtures("_hook")
+def test_an_args_file_is_checked_too_and_the_command_line_wins(bundle: Path, overlays: Path, tmp_path: Path) -> None:
+    file = tmp_path / "args.yaml"
+    files = [str(bundle / "configs/inference.json"), str(overlays / "explain.yaml")]
+    file.write_text(f"config_file: {files}\nseed: 3\nmax_samples: 2\n")
+    check_command_line([MAIN, "run", "--args_file", str(file), "--seed", "4", "--output-dir", "x"])
+    found = run_configuration()
+    assert found is not None
+    assert (found["seed"], found["max_samples"], found["output_dir"]) == (4, 2, "x")
+    file.write_text(f"config_file: {files}\nmethds: saliency\n")
+    with pytest.raises(UsageError, match="did you mean --methods"):
+        check_command_line([MAIN, "run", "--args_file", str(file)])
+
+
+@pytest.mark.usefixtures("_hook")
+@pytest.mark.parametrize(
+    "argv", [["/usr/bin/pytest", "--methds", "a"], [MAIN, "verify_metadata", "--methds", "a"], [""]]
+)
+def test_a_process_that_is_no_bundle_run_is_left_alone(argv: list[str]) -> None:
+    hook = sys.excepthook
+    check_command_line(argv)
+    assert sys.excepthook is hook
+    assert run_configuration() is None
+
+
+@pytest.mark.usefixtures("_hook")
+def test_a_workflow_vouches_for_its_configuration_only_while_it_runs() -> None:
+    with configured({"seed": 5}):
+        check_command_line([MAIN, "run", "--methds", "a"])
+        assert run_configuration() == {"seed": 5}
+    assert run_configuration() is None
