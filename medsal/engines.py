@@ -18,7 +18,7 @@ from monai.inferers import SimpleInferer
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from medsal.attribution.classifier import layer_names
+from medsal.attribution.classifier import borrowed, layer_names
 from medsal.attribution.explain import Explanation, explain, method_options, method_rows
 from medsal.bundle.exits import reason
 from medsal.errors import InputError, UsageError
@@ -69,19 +69,8 @@ def attribution_mode(network: nn.Module) -> Iterator[nn.Module]:
         ...     print(network.training, torch.is_grad_enabled())
         False True
     """
-    modes = [(module, module.training) for module in network.modules()]
-    flags = [(weight, weight.requires_grad) for weight in network.parameters()]
-    try:
-        network.eval()
-        for weight, _ in flags:
-            weight.requires_grad_(False)
-        with torch.enable_grad():
-            yield network
-    finally:
-        for module, training in modes:
-            module.training = training
-        for weight, flag in flags:
-            weight.requires_grad_(flag)
+    with borrowed(network), torch.enable_grad():
+        yield network
 
 
 def method_names(methods: str | Iterable[str]) -> list[str]:

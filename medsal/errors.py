@@ -13,3 +13,7 @@ class UsageError(MedsalError):
 
 class InputError(MedsalError):
     """One case cannot be read or explained; the other cases can."""
+
+
+class NothingToDoError(UsageError):
+    """There is no case to explain; a run ends with exit code 3."""

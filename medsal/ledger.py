@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medsal.bundle.fingerprint import NO_CASES, NothingToDoError, fingerprint, identified, setup_digest
-from medsal.errors import MedsalError, UsageError
+from medsal.bundle.fingerprint import NO_CASES, fingerprint, identified, setup_digest
+from medsal.errors import MedsalError, NothingToDoError, UsageError
 from medsal.export.files import write_file
 
 _LOG = logging.getLogger("medsal")

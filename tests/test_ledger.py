@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from medsal.bundle.fingerprint import NothingToDoError
-from medsal.errors import UsageError
+from medsal.errors import NothingToDoError, UsageError
 from medsal.export.files import write_file
 from medsal.ledger import TEMPORARY, Ledger, Outcome
 

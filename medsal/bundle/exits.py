@@ -7,8 +7,7 @@ import sys
 from collections.abc import Iterator
 from types import TracebackType
 
-from medsal.bundle.fingerprint import NothingToDoError
-from medsal.errors import MedsalError, UsageError
+from medsal.errors import MedsalError, NothingToDoError, UsageError
 
 DONE, ERROR, USAGE, NOTHING, SOME_FAILED, ALL_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 

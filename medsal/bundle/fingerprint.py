@@ -29,10 +29,6 @@ _NAME = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9+._-]*")
 NO_CASES = "the list of cases is empty; set --dataset_dir or --csv_path to where images are"
 
 
-class NothingToDoError(UsageError):
-    """There is no case at all."""
-
-
 def fingerprint(item: Mapping[str, Any], config: Mapping[str, Any] | None, model_sha256: str) -> str:
     """Digest of everything that the result of a case depends on.
 

@@ -13,9 +13,9 @@ from monai.bundle import ConfigWorkflow
 from medsal.bundle import exits
 from medsal.bundle.audit import refuse_unsafe
 from medsal.bundle.command_line import check_words, is_bundle_run, read_config
-from medsal.bundle.fingerprint import NO_CASES, NothingToDoError
+from medsal.bundle.fingerprint import NO_CASES
 from medsal.bundle.options import check_options, configured
-from medsal.errors import UsageError
+from medsal.errors import NothingToDoError, UsageError
 
 PACKAGED = "medsal:"
 """``medsal:explain.yaml`` names a config fragment inside the installed package, from any folder."""

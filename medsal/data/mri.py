@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.errors import UsageError
+from medsal.errors import NothingToDoError, UsageError
 
 __all__ = ["SEED_LABELS", "UNLABELLED", "mri_cases", "subject_and_session"]
 
@@ -62,8 +62,9 @@ def mri_cases(
         where the table has them, the paths lesion and regions.
 
     Raises:
-        UsageError: the source is missing, empty or not understood: a missing column, an unknown label string, the same
-            file twice.
+        UsageError: the source is missing or not understood: a missing column, an unknown label string, the same file
+            twice.
+        NothingToDoError: the source holds no case.
     """
     path = Path(source).expanduser()
     if max_samples < 0:
@@ -79,7 +80,7 @@ def mri_cases(
         wanted = {"image": file_column, "label_name": label_column, **_COLUMNS, **(columns or {})}
         rows = _table_rows(path, wanted, classes)
     if not rows:
-        raise UsageError(f"'{path}': no cases; wanted at least one NIfTI image (.nii or .nii.gz) or row")
+        raise NothingToDoError(f"'{path}': no cases; wanted at least one NIfTI image (.nii or .nii.gz) or row")
     cases = [_case(row, classes) for row in rows]
     _refuse_repeats(path, cases)
     if anonymise:

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from medsal.bundle.exits import CasesFailedError, exit_code, reason, root_cause
-from medsal.bundle.fingerprint import NothingToDoError
-from medsal.errors import InputError, MedsalError, UsageError
+from medsal.errors import InputError, MedsalError, NothingToDoError, UsageError
 
 
 def wrapped(cause: BaseException) -> BaseException:

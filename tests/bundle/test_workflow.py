@@ -17,9 +17,8 @@ from monai.bundle import ConfigWorkflow, create_workflow
 import medsal.bundle
 from medsal.bundle import CasesFailedError, Workflow
 from medsal.bundle.exits import root_cause
-from medsal.bundle.fingerprint import NothingToDoError
 from medsal.bundle.workflow import config_paths
-from medsal.errors import UsageError
+from medsal.errors import NothingToDoError, UsageError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),  # said by MONAI's image readers

@@ -17,7 +17,9 @@ from medsal.networks import EfficientNetV2, LearningCurve, save_weights
 def test_saved_weights_come_back_bit_by_bit_and_their_digest_is_checked(tmp_path):
     network = EfficientNetV2(3, 1, 1, "nano").to(memory_format=torch.channels_last_3d)
     path = save_weights(network, tmp_path / "new" / "a.safetensors")
-    assert (path.parent / "a.safetensors.sha256").read_text().split()[0] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (path.parent / "a.safetensors.sha256").read_text().split()[0] == hashlib.sha256(
+        path.read_bytes()
+    ).hexdigest()
     other = load_weights(EfficientNetV2(3, 1, 1, "nano"), path)
     for key, value in network.state_dict().items():
         assert torch.equal(other.state_dict()[key], value)
