@@ -141,7 +141,7 @@ class ExplanationExporter:
             barrier()
         self.outcome = self.ledger.outcome(interrupted=interrupted)
         if rank() == 0:
-            from medsal.bundle.running import write_run
+            from medsal.bundle.summary import write_run
             from medsal.report import write_index
 
             self.ledger.sweep()

@@ -18,12 +18,12 @@ from typing import Any
 
 from medsal.bundle.fingerprint import NO_CASES, fingerprint, identified, setup_digest
 from medsal.errors import MedsalError, NothingToDoError, UsageError
-from medsal.export.files import write_file
+from medsal.files import write_file
 
 _LOG = logging.getLogger("medsal")
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.part")
-"""Names of files that ``medsal.export.files.write_file`` is writing, in the folder of the file itself."""
+"""Names of files that ``medsal.files.write_file`` is writing, in the folder of the file itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from medsal.errors import NothingToDoError, UsageError
-from medsal.export.files import write_file
+from medsal.files import write_file
 from medsal.ledger import TEMPORARY, Ledger, Outcome
 
 CONFIG = {

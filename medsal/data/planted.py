@@ -10,7 +10,6 @@ import csv
 import gzip
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,7 @@ from medsal.data.phantoms import PlantedCase, planted_case
 from medsal.data.preprocessing import network_mri_transforms
 from medsal.data.template import REGIONS
 from medsal.errors import UsageError
+from medsal.files import write_file
 
 __all__ = ["ORIENTATIONS", "TRAINING_SEED", "PlantedCrop", "head_grid", "planted_crops", "write_planted_set"]
 
@@ -79,9 +79,9 @@ def write_planted_set(folder: str | Path, *, cases: int = 8, seed: int = 0, spac
             files.extend(written)
             logger.info("planted set: case %d of %d", index + 1, cases)
         write_table(table, _COLUMNS, rows)
-        write_atomically(root / "regions.json", json.dumps({str(k): v for k, v in REGIONS.items()}, indent=1).encode())
+        write_file(root / "regions.json", json.dumps({str(k): v for k, v in REGIONS.items()}, indent=1).encode())
         sizes = {str(path.relative_to(root)): path.stat().st_size for path in (*files, table)}
-        write_atomically(root / "planted.json", json.dumps({"parameters": parameters, "files": sizes}).encode())
+        write_file(root / "planted.json", json.dumps({"parameters": parameters, "files": sizes}).encode())
     except OSError as error:
         raise UsageError(f"planted set: cannot write to '{root}': {error.strerror or error}") from error
     return table
@@ -185,22 +185,6 @@ def planted_crops(seeds: Sequence[int], **options: Any) -> Iterator[dict[str, An
         yield make(seed)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a file of this name is always whole.
-
-    Args:
-        path: where to write; its folder is made if absent.
-        content: all of the file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV atomically.
 
@@ -215,7 +199,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_file(path, text.getvalue().encode())
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
@@ -233,7 +217,7 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
 
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
-    write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+    write_file(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
     return path
 
 
@@ -266,7 +250,7 @@ def _write_case(root: Path, index: int, case: PlantedCase, spacing: float) -> tu
         write_nifti(root / "regions" / f"{name}_regions.nii.gz", images.regions, images.affine),
     ]
     truth = {key: value for key, value in asdict(case).items() if key != "template"}
-    write_atomically(root / "lesions" / f"{name}_lesion.json", json.dumps(truth, indent=1).encode())
+    write_file(root / "lesions" / f"{name}_lesion.json", json.dumps(truth, indent=1).encode())
     file, lesion, regions = (path.relative_to(root).as_posix() for path in paths)
     return dict(zip(_COLUMNS, (file, case.label_name, subject, session, lesion, regions), strict=True)), paths
 

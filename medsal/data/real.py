@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from medsal.data.mri import mri_cases
-from medsal.data.planted import write_atomically, write_nifti, write_table
+from medsal.data.planted import write_nifti, write_table
 from medsal.errors import InputError, UsageError
+from medsal.files import write_file
 
 __all__ = ["REAL_LABELS", "REAL_REGIONS", "REAL_SIZE", "REAL_SPACING", "planted_in_real", "write_planted_in_real"]
 
@@ -97,8 +98,8 @@ def write_planted_in_real(source: str | Path, folder: str | Path, *, seed: int =
         rows["test" if index in held_out else "train"].append(row)
     for part, chosen in rows.items():
         write_table(root / f"{part}.csv", _COLUMNS, sorted(chosen, key=lambda row: row["file"]))
-    write_atomically(root / "regions.json", json.dumps({str(k): v for k, v in REAL_REGIONS.items()}).encode())
-    write_atomically(done, json.dumps(parameters).encode())
+    write_file(root / "regions.json", json.dumps({str(k): v for k, v in REAL_REGIONS.items()}).encode())
+    write_file(done, json.dumps(parameters).encode())
     return root
 
 

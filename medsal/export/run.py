@@ -14,12 +14,12 @@ from medsal.errors import MedsalError, UsageError
 from medsal.export.case import Array, CaseResult, ExportedCase, finite, spatial
 from medsal.export.choice import Sliceable, parse_slices, select
 from medsal.export.colours import grey_levels, largest
-from medsal.export.files import json_bytes, write_file
 from medsal.export.layout import Names, check_layout, check_unique, inside, names_of, repeated_subjects
 from medsal.export.slices import Tile, cut_tile, draw_slice, draw_summary, png_bytes
 from medsal.export.tables import statistics_row
 from medsal.export.views import view_of
 from medsal.export.volumes import save_nifti, save_npy
+from medsal.files import json_bytes, write_file
 
 PARTS = ("nifti", "npy", "slices", "summary", "report")
 _LIMITS = ("volume", "slice")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medsal.export.case import Array, CaseResult, spatial
-from medsal.export.files import write_file
+from medsal.files import write_file
 
 COLUMNS = (
     "method", "shape", "mean", "std", "min", "max", "abs_mean", "positive_ratio", "negative_ratio",

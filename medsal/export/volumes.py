@@ -10,7 +10,7 @@ import numpy as np
 
 from medsal.export.case import Array, spatial
 from medsal.export.colours import largest
-from medsal.export.files import write_file
+from medsal.files import write_file
 from medsal.geometry import full_affine
 
 _SCANNER = 1  # NIfTI code for "scanner coordinates", where the file an image came from does not say better

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from medsal.errors import UsageError
+from medsal.files import write_file
 
 logger = logging.getLogger("medsal")
 
@@ -86,7 +86,7 @@ def save_weights(network: nn.Module, path: str | Path, *, curve: LearningCurve |
         The path.
 
     Raises:
-        UsageError: when the name or the place does not do.
+        UsageError: when the name does not do.
 
     Example:
         >>> import tempfile
@@ -102,24 +102,9 @@ def save_weights(network: nn.Module, path: str | Path, *, curve: LearningCurve |
         raise UsageError(f"weights are written as .safetensors, got '{target}'; set --ckpt_path")
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
     digest = hashlib.sha256(content).hexdigest()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if curve is not None:
-            _replace(target.with_name(f"{target.stem}_curve.csv"), curve.to_csv().encode())
-        _replace(target, content)
-        _replace(target.with_name(f"{target.name}.sha256"), f"{digest}  {target.name}\n".encode())
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the weights to '{target}': {error.strerror or error}; set --ckpt_path"
-        ) from error
+    if curve is not None:
+        write_file(target.with_name(f"{target.stem}_curve.csv"), curve.to_csv().encode())
+    write_file(target, content)
+    write_file(target.with_name(f"{target.name}.sha256"), f"{digest}  {target.name}\n".encode())
     logger.info("weights in %s, sha256 %s", target, digest)
     return target
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from typing import Any
 from medsal._version import __version__
 from medsal.errors import MedsalError
 from medsal.export.colours import table
-from medsal.export.files import json_bytes, write_file
 from medsal.export.layout import inside, safe_name
+from medsal.files import json_bytes, write_file
 
 PAGE_BYTES = 12_000_000
 """A page larger than this makes browsers slow: the cases that do not fit go to ``index_2.html`` and so on."""

@@ -24,7 +24,7 @@ BAD = [
     {"_target_": "torch.nn.modules.module.torch.hub.load"},
     {"_target_": "torch.load"},
     {"_target_": "torch.utils.data.__init__"},
-    {"_target_": "medsal.export.files.os.system"},
+    {"_target_": "medsal.files.os.system"},
     {"_target_": "scripts.own.Thing"},
     {"_target_": "$@other.system"},
     "$__import__('os').system('true')",

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from medsal.export.files import json_bytes
+from medsal.files import json_bytes
 from medsal.report import case_page
 
 

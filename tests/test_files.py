@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medsal.errors import MedsalError
-from medsal.export.files import json_bytes, write_file
+from medsal.files import json_bytes, write_file
 
 
 def full_disk(file):
@@ -59,7 +59,7 @@ def test_nobody_sees_half_a_file(tmp_path):
 def test_a_killed_run_leaves_a_temporary_name_that_can_be_told(tmp_path):
     path = tmp_path / "map.png"
     code = (
-        "import os, sys; from pathlib import Path; from medsal.export.files import write_file;"
+        "import os, sys; from pathlib import Path; from medsal.files import write_file;"
         "write_file(Path(sys.argv[1]), lambda file: (file.write(b'half'), file.flush(), os._exit(9)))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=120).returncode == 9

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from medsal.bundle import CasesFailedError, end_run, run_cases
-from medsal.bundle.running import completeness, versions
+from medsal.bundle.summary import completeness, versions
 from medsal.errors import MedsalError, UsageError
 from medsal.ledger import Ledger, Outcome
 
