@@ -25,7 +25,7 @@ from medsal.data.grids import HEAD_GRID, TEMPORAL_GRID, Grid
 from medsal.data.phantoms import PlantedCase, planted_case
 from medsal.data.preprocessing import network_mri_transforms
 from medsal.data.template import REGIONS
-from medsal.errors import UsageError
+from medsal.errors import MedsalError, UsageError
 from medsal.files import write_file
 
 __all__ = ["ORIENTATIONS", "TRAINING_SEED", "PlantedCrop", "head_grid", "planted_crops", "write_planted_set"]
@@ -82,8 +82,8 @@ def write_planted_set(folder: str | Path, *, cases: int = 8, seed: int = 0, spac
         write_file(root / "regions.json", json.dumps({str(k): v for k, v in REGIONS.items()}, indent=1).encode())
         sizes = {str(path.relative_to(root)): path.stat().st_size for path in (*files, table)}
         write_file(root / "planted.json", json.dumps({"parameters": parameters, "files": sizes}).encode())
-    except OSError as error:
-        raise UsageError(f"planted set: cannot write to '{root}': {error.strerror or error}") from error
+    except MedsalError as error:
+        raise UsageError(f"planted set: {error}") from error
     return table
 
 

@@ -89,7 +89,7 @@ def test_wrong_numbers_and_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 1 case"):
         write_planted_set(tmp_path, cases=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"cannot write to .*file"):
+    with pytest.raises(UsageError, match=r"cannot write .*file"):
         write_planted_set(tmp_path / "file", cases=1, spacing=6.0)
 
 
