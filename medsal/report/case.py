@@ -74,7 +74,7 @@ def case_page(result: CaseResult, nifti: Mapping[str, str] | None = None) -> dic
 
 
 def _cuts(result: CaseResult, shape: tuple[int, ...], maps: Mapping[str, Array]) -> list[Cut]:
-    """The slices to show: evenly over the relevant part, the strongest among them."""
+    """The slices to show, in the order of the world: evenly over the relevant part, the strongest among them."""
     if len(shape) == 2:
         return [Cut(None, 0, "00")]
     world = axis_directions(result.image.affine)[result.slice_axis][0]
@@ -92,7 +92,8 @@ def _cuts(result: CaseResult, shape: tuple[int, ...], maps: Mapping[str, Array])
     if height.any():
         peak = int(height.argmax())
         picks[int(np.argmin(np.abs(np.array(picks) - peak)))] = peak
-    return [Cut(axis, index, str(index), plane) for index in picks]
+    towards = axis_directions(result.native.affine)[axis][1]  # from back to front, whatever the order in the file
+    return [Cut(axis, index, str(index), plane) for index in sorted(picks, reverse=towards < 0)]
 
 
 @dataclass(frozen=True)

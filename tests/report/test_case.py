@@ -74,6 +74,13 @@ def test_slices_cover_what_has_relevance(make_case):
     assert 20 in indexes
 
 
+@pytest.mark.parametrize("sense", [1, -1])
+def test_slices_run_from_back_to_front_whatever_the_order_in_the_file(make_case, sense):
+    page = case_page(make_case((10, 60, 10), np.diag([1.0, sense, 1, 1]), marks={(5, 20, 5): 1.0, (5, 40, 5): 0.5}))
+    places = [s["mm"] for s in page["slices"]]
+    assert places == sorted(places)
+
+
 def test_the_plane_follows_the_slice_axis_of_the_network(make_case, make_tensor):
     affine = np.diag([1.0, 1, 1, 1])[:, [2, 0, 1, 3]]  # the network's axes run along z, x, y; its axis 1 is x
     image = make_tensor(np.zeros((5, 6, 7), dtype=np.float32), affine)
