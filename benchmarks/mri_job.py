@@ -45,13 +45,17 @@ def run(command, folder):
     }
 
 
-def medsal_job(csv, folder):
+def same_files_job(csv, folder):
+    return medsal_job(csv, folder, "--exporter#options#write", "npy,slices,summary")
+
+
+def medsal_job(csv, folder, *more):
     figures = run(
         [
             sys.executable, "-m", "monai.bundle", "run", "--args_file", "configs/explain.args.yaml",
             "--csv_path", str(csv), "--output_dir", str(folder), "--methods", METHODS,
             "--key_slices", ",".join(map(str, SLICES)), "--options#gradient_shap#baseline", "gaussian:0.1",
-            "--target", "1",
+            "--target", "1", *more,
         ],
         folder,
     )  # fmt: skip
@@ -84,7 +88,11 @@ def main() -> None:
     options.add_argument("--cases", type=int, default=8)
     options.add_argument("--runs", type=int, default=3)
     args = options.parse_args()
-    jobs = {"medsal": medsal_job, "naive (captum, matplotlib)": naive_job}
+    jobs = {
+        "medsal: all its files": medsal_job,
+        "medsal: the same files as the naive job": same_files_job,
+        "naive: captum, matplotlib": naive_job,
+    }
     found = {name: [] for name in jobs}
     with tempfile.TemporaryDirectory() as temporary:
         csv = write_planted_set(Path(temporary) / "set", cases=args.cases, seed=0)
@@ -95,8 +103,9 @@ def main() -> None:
                 found[name].append(job(csv, folder))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "monai", "captum", "matplotlib", "pillow"))
     print(f"{args.cases} volumes x 4 methods x {len(SLICES)} slices, median of {args.runs} interleaved runs; "
-          f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
-          f"{packages}\n")  # fmt: skip
+          f"{os.cpu_count()} cores, "
+          f"{os.environ.get('OMP_NUM_THREADS', 'all')} threads, {platform.machine()}, "
+          f"Python {platform.python_version()}, {packages}\n")  # fmt: skip
     parts = ("wall", "cpu", "peak", "compute", "draw", "write")
     print("| job | wall s | CPU s | peak MiB | compute s | draw s | write s |\n|---|---|---|---|---|---|---|")
     medians = {}
