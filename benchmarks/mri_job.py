@@ -112,12 +112,10 @@ def main() -> None:
     for name, runs in found.items():
         medians[name] = [statistics.median(figures.get(part, 0.0) for figures in runs) for part in parts]
         print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in medians[name]) + " |")
-    ours, theirs = medians.values()
-    print(
-        "| naive / medsal | "
-        + " | ".join(f"{b / a:.1f}" if a else "" for a, b in zip(ours, theirs, strict=True))
-        + " |"
-    )
+    naive = medians.popitem()[1]
+    for name, ours in medians.items():
+        ratios = [f"{b / a:.1f}" if a and b else "" for a, b in zip(ours, naive, strict=True)]
+        print(f"| naive / {name} | " + " | ".join(ratios) + " |")
 
 
 if __name__ == "__main__":
