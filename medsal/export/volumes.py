@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,4 +88,6 @@ def save_npy(path: Path, volume: Any, slice_axis: int) -> Path:
     """
     voxels = spatial(volume, "map").astype(np.float32, copy=False)
     ordered = np.ascontiguousarray(np.moveaxis(voxels, slice_axis, 0) if voxels.ndim == 3 else voxels)
-    return write_file(path, lambda file: np.save(file, ordered, allow_pickle=False))
+    content = io.BytesIO()  # straight into a file, NumPy reports a full disk without saying that it is one
+    np.save(content, ordered, allow_pickle=False)
+    return write_file(path, content.getvalue())
