@@ -122,11 +122,9 @@ def _mean_along(
 
 
 def _to_tolerance(probe: Probe, start: Tensor, path: Tensor, difference: Tensor, tolerance: float) -> Tensor:
-    """Triple the steps of the midpoint rule until each image is within the tolerance.
-
-    The points of a midpoint rule are among those of three times as many, and it never looks at the baseline itself,
-    where networks without biases have a kink.
-    """
+    """Triple the steps of the midpoint rule until each image is within the tolerance."""
+    # The points of a midpoint rule are among those of three times as many, and it never looks at the baseline itself,
+    # where networks without biases have a kink.
     if tolerance <= 0:
         raise UsageError(f"tolerance: wanted above 0, got {tolerance}")
     steps = torch.full_like(probe.rows, FIRST_STEPS)

@@ -96,6 +96,7 @@ def test_squared_smooth_integrated_gradients_square_each_copys_map():
 @both
 def test_integrated_gradients_are_refined_until_each_image_is_within_the_tolerance(dims):
     network, image = case("2D" if dims == 2 else "3D", batch=3)
+    image[0] = 0.5 + 0.02 * (image[0] - 0.5)  # close to the baseline, an easy path
     options = {"integrated_gradients": {"tolerance": 1e-3, "baseline": 0.5}}
     found = explain(network, image, "integrated_gradients", target=1, options=options)
     claims = found.records["integrated_gradients"]["claims"]
