@@ -12,6 +12,7 @@ from medsal.attribution.deep_lift import deep_lift
 from medsal.attribution.gradient import input_x_gradient, saliency
 from medsal.attribution.path import gradient_shap, integrated_gradients, smooth_integrated_gradients, smoothgrad
 from medsal.attribution.probe import BASELINE, FEATURES, IMAGE_GRADIENT, RULES, SEED
+from medsal.attribution.xrai import SEGMENTS, xrai
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Method:
         function: ``method(probe, *, options) -> relevance (B, 1, *space)``, or layer -> map for CAMs.
         paper: where it was published.
         signed: whether its relevance has signs (with default options).
-        needs: what it reads: ``"image gradient"``, ``"features"``, ``"baseline"``, ``"seed"``, ``"rules"``.
+        needs: what it reads: ``"image gradient"``, ``"features"``, ``"baseline"``, ``"seed"``, ``"rules"``,
+            ``"segments"``.
         cost: passes (one forward and one backward each) with default options, beyond the shared pass.
         complete: whether its sum is the difference of scores to the baseline.
     """
@@ -62,6 +64,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _row(smooth_integrated_gradients, "Smilkov 2017, arXiv:1706.03825", BASELINE, SEED, signed=True, cost=500),
             _row(gradient_shap, "Lundberg 2017, arXiv:1705.07874", BASELINE, SEED, signed=True, cost=10),
             _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.3, complete=True),
+            _row(xrai, "Kapishnikov 2019, arXiv:1906.02825", BASELINE, SEGMENTS, signed=True, cost=200),
             _row(gradcam, "Selvaraju 2017, arXiv:1610.02391", FEATURES, signed=False),
         )
     }
