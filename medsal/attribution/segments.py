@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,7 +155,9 @@ class Felzenszwalb:
             scaled = resize(scaled, self.size, order=3, mode="constant", preserve_range=True, anti_aliasing=True)
         labels = []
         for scale in self.scales:
-            found = felzenszwalb(scaled, scale=scale, sigma=self.sigma, min_size=self.min_size)
+            with warnings.catch_warnings():  # it asks whether more than three channels are meant: they are
+                warnings.filterwarnings("ignore", "Got image with third dimension", RuntimeWarning)
+                found = felzenszwalb(scaled, scale=scale, sigma=self.sigma, min_size=self.min_size)
             if self.size:
                 back = {"order": 0, "preserve_range": True, "mode": "constant", "anti_aliasing": False}
                 found = resize(found, picture.shape[1:], **back)
