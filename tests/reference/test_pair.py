@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medsal.attribution.explain import explain
 from medsal.attribution.regions import region_ranking, regions_of
 from medsal.attribution.segments import Felzenszwalb, GivenSegments, Segments
+from medsal.attribution.supervoxels import Supervoxels
 from tests.networks_for_tests import Trapped, settled
 
 pair = pytest.importorskip("saliency.core.xrai")
@@ -54,6 +55,18 @@ def test_the_ranking_of_the_same_segments_by_the_same_attribution(mode, shape, z
     ours = region_ranking(attribution, regions_of(segments), mode=mode)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
     assert len(np.unique(ours)) > 10
+
+
+@every_mode
+def test_the_ranking_of_the_supervoxels_of_a_volume(mode):
+    # Given masks, this part of PAIR takes any number of axes; nothing before it does.
+    volume = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((1, 40, 36, 24)), (0, 3, 3, 3))
+    segments = Supervoxels()(volume, (1.0, 1.0, 1.5))
+    attribution = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((40, 36, 24)), 2)
+    theirs, _ = RANKINGS[mode](attribution, masks_of(segments), min_pixel_diff=segments.min_new)
+    ours = region_ranking(attribution, regions_of(segments), mode=mode)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    assert len(np.unique(ours)) > 50
 
 
 def gradients_for_pair(network: nn.Module, target: int):
