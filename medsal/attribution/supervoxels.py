@@ -80,7 +80,8 @@ class Supervoxels:
     Attributes:
         volumes: sizes aimed at, in mm^3; None takes ``shares`` of the body.
         shares: sizes aimed at, as shares of the body's volume.
-        compactness: weight of the distance between places against that between intensities.
+        compactness: weight of the distance between places against that between intensities; at 1 regions of a brain MRI
+            are ragged, at 6 they no longer follow its tissues.
         iterations: of SLIC.
         body: whether segments stay inside ``body_mask``; or a function from the image ``(C, *space)`` to the mask.
         dilation: radius in mm, which reaches beyond the body too.
@@ -89,7 +90,7 @@ class Supervoxels:
 
     volumes: tuple[float, ...] | None = None
     shares: tuple[float, ...] = (0.002, 0.004, 0.008, 0.016, 0.032)
-    compactness: float = 1.0
+    compactness: float = 3.0
     iterations: int = 10
     body: bool | Callable[[Array], Array] = True
     dilation: float = 3.0
@@ -138,7 +139,8 @@ def _supervoxels(
     import SimpleITK
 
     edge = volume ** (1 / len(spacing))
-    grid = [max(min(2, length), round(edge / step)) for step, length in zip(spacing, inside.shape, strict=True)]
+    counts = [max(1, round(length * step / edge)) for step, length in zip(spacing, inside.shape, strict=True)]
+    grid = [max(min(2, length), length // count) for count, length in zip(counts, inside.shape, strict=True)]
     slic = SimpleITK.SLICImageFilter()
     slic.SetSuperGridSize(grid[::-1])
     slic.SetSpatialProximityWeight(compactness * math.sqrt(len(scaled)))

@@ -216,6 +216,18 @@ class Weighted(nn.Module):
         return torch.stack([-score, score], 1)
 
 
+@every_mode
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_a_volume_of_one_slice_equals_the_picture_in_its_own_segments(mode, axis):
+    image = torch.nn.functional.interpolate(torch.randn(2, 1, 4, 6, dtype=torch.float64), (40, 64))
+    weight = torch.randn(1, 40, 64, dtype=torch.float64)
+    wanted, claims = run(Weighted(weight), image, mode=mode)
+    found, same = run(Weighted(weight.unsqueeze(axis - 1)), image.unsqueeze(axis), mode=mode)
+    torch.testing.assert_close(found.squeeze(axis), wanted, **CLOSE)
+    assert claims["regions"] == same["regions"]
+    assert len(wanted[0].unique()) > 3
+
+
 def test_a_black_background_takes_no_relevance_from_the_regions_beside_it():
     shape = (26, 22, 18)
     away = sum(
