@@ -16,6 +16,8 @@ from torch import Tensor
 from medsal.errors import UsageError
 
 Array = NDArray[Any]
+ROUNDING = 1e-6
+"""Relative error of spacings that were stored in single precision."""
 LARGEST_LABEL = 2**16
 """Labels beyond this are numbered anew, so that a table over them stays small."""
 
@@ -44,7 +46,7 @@ class Segments:
         """
         from scipy import ndimage
 
-        reach = [math.floor(self.dilation / step * (1 + 1e-9)) for step in self.spacing]
+        reach = [math.floor(self.dilation / step * (1 + ROUNDING)) for step in self.spacing]
         for image in self.labels:
             for index, box in enumerate(ndimage.find_objects(image)):
                 if box is None:
@@ -75,7 +77,7 @@ def dilate(mask: Array, radius: float, spacing: Sequence[float]) -> Array:
         >>> dilate(np.array([[0, 0, 0, 1, 0, 0, 0]]) > 0, 3.0, (1.0, 1.5)).astype(int).tolist()
         [[0, 1, 1, 1, 1, 1, 0]]
     """
-    squared = radius**2 * (1 + 1e-9)
+    squared = (radius * (1 + ROUNDING)) ** 2
     reach = [math.floor(math.sqrt(squared) / step) for step in spacing[:-1]]
     by_width: dict[int, list[tuple[int, ...]]] = {}
     for shift in np.ndindex(*[2 * r + 1 for r in reach]):
@@ -213,7 +215,7 @@ def voxels_of(volume: float, spacing: Sequence[float]) -> int:
     Returns:
         The least number of voxels that fills it, at least 1.
     """
-    return max(1, math.ceil(volume / math.prod(spacing) - 1e-9))
+    return max(1, math.ceil(volume / math.prod(spacing) * (1 - ROUNDING)))
 
 
 def label_images(found: Any) -> tuple[Array, ...]:

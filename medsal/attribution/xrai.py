@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from medsal.attribution.baseline import Baseline, baseline_images
+from medsal.attribution.path import column
 from medsal.attribution.path import quadrature as rule
 from medsal.attribution.probe import Probe
 from medsal.attribution.regions import Regions, region_ranking, regions_of
@@ -79,9 +80,10 @@ def xrai(
     Integrated gradients are averaged over the baselines; then :func:`region_ranking` takes segment after segment, each
     with :math:`\mathrm{mean}_{v \in S \setminus T} A(v)` where T is what was taken before. Kapishnikov et al. 2019,
     arXiv:1906.02825, and in 3D with supervoxels. PAIR's own program, in 2D, is ``quadrature="paper_2021"`` and
-    ``channels="max"``; the defaults are the rule with the smaller error on ReLU networks at this many steps, and the
-    reduction that keeps completeness. The claim ``mass_gap`` is the sum of the map minus that of the attribution,
-    ``baseline_gaps`` the completeness gap for each baseline, ``regions`` the number of segments.
+    ``channels="max"``. The defaults are the rule with the smaller error on ReLU networks at this many steps, which
+    never looks at the baseline itself, where all places of a max pool are equal, and the reduction that keeps
+    completeness. The claim ``mass_gap`` is the sum of the map minus that of the attribution, ``baseline_gaps`` the
+    completeness gap for each baseline, ``regions`` the number of segments.
 
     Args:
         probe: the images under study.
@@ -101,11 +103,10 @@ def xrai(
     """
     attribution = reduce_channels(_base_attribution(probe, baselines, steps, quadrature), channels)
     space = tuple(probe.image.shape[2:])
-    spacing = tuple(getattr(probe, "spacing", None) or [1.0] * len(space))
     maps, counts = [], []
     for index, image in enumerate(probe.image):
         values = image.double().cpu().numpy()
-        regions = REMEMBERED.regions(values, spacing, _segmentation(segments, index, space))
+        regions = REMEMBERED.regions(values, probe.spacing, _segmentation(segments, index, space))
         maps.append(region_ranking(attribution[index, 0].double().cpu().numpy(), regions, mode=mode))
         counts.append(regions.members.shape[0])
     relevance = torch.from_numpy(np.stack(maps)).unsqueeze(1).to(attribution)
@@ -125,10 +126,8 @@ def _base_attribution(probe: Probe, baselines: Sequence[Baseline], steps: int, q
         path = probe.image - start
 
         def point(rows: Tensor, index: Tensor, start: Tensor = start, path: Tensor = path) -> tuple[Tensor, Tensor]:
-            alpha, weight = (
-                column[index.cpu()].to(path).view(-1, *[1] * (path.ndim - 1)) for column in (points, weights * steps)
-            )
-            return start[rows] + alpha * path[rows], weight
+            alpha, weight = points[index.cpu()], weights[index.cpu()] * steps
+            return start[rows] + column(alpha, path) * path[rows], column(weight, path)
 
         attribution = path * probe.mean_gradient(steps, point)
         explained = probe.score - probe.scores(start)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from scipy import ndimage
 from torch import Tensor, nn
 
 from medsal.attribution import regions as module
 from medsal.attribution.explain import explain
-from medsal.attribution.probe import Probe
 from medsal.attribution.regions import region_ranking, regions_of
 from medsal.attribution.segments import Felzenszwalb, GivenSegments, Segments
 from medsal.attribution.supervoxels import Supervoxels
@@ -246,7 +246,7 @@ def test_a_black_background_takes_no_relevance_from_the_regions_beside_it():
     assert relevance[body][: body.sum() // 4].mean() > 1.5
 
 
-def test_the_spacing_of_the_probe_reaches_the_segmentation(monkeypatch):
+def test_the_spacing_of_the_probe_reaches_the_segmentation():
     network, image = case("3D")
     seen = []
 
@@ -256,8 +256,8 @@ def test_the_spacing_of_the_probe_reaches_the_segmentation(monkeypatch):
 
     run(network, image, segments=segments)
     assert seen == [((1, 12, 8, 10), (1.0, 1.0, 1.0))] * 2
-    monkeypatch.setattr(Probe, "spacing", (3.0, 1.0, 0.5), raising=False)
-    run(network, image, segments=segments)
+    affine = torch.tensor([[0, -1.0, 0, 5], [3.0, 0, 0, -3], [0, 0, 0.5, 9], [0, 0, 0, 1]], dtype=torch.float64)
+    run(network, MetaTensor(image, affine=affine), segments=segments)
     assert seen[2:] == [((1, 12, 8, 10), (3.0, 1.0, 0.5))] * 2
 
 
@@ -300,6 +300,10 @@ def test_an_image_is_segmented_once_for_all_classes_networks_and_modes(monkeypat
         run(network, image, target, mode=mode, segments=segments)[0] for target in range(3) for mode in ("full", "fast")
     ]
     assert len(calls) == len(image)
+    every, claims = run(network, image, "all", segments=segments)
+    assert len(calls) == len(image)
+    torch.testing.assert_close(every, torch.cat(maps[::2], 1), **CLOSE)
+    assert np.shape(claims["mass_gap"]) == (3, 2)
     assert not torch.allclose(maps[0], maps[2])
     run(network, image + 1, segments=segments)
     assert len(calls) == 2 * len(image)
