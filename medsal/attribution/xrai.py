@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,46 +21,12 @@ from medsal.attribution.segments import (
     GivenSegments,
     Segmentation,
     Segments,
-    digest_of,
 )
 from medsal.attribution.supervoxels import Supervoxels
 from medsal.errors import UsageError
 
 SEGMENTS = "segments"
 """What a method needs that ranks the segments of an image."""
-
-
-class _Memory:
-    """The regions of the images seen last: no class and no network changes them.
-
-    Args:
-        limit: bytes to keep at most; the last image's are kept whatever they take.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.kept: OrderedDict[Any, Regions] = OrderedDict()
-        self.lock = Lock()
-
-    def regions(self, image: Array, spacing: tuple[float, ...], segmentation: Segmentation) -> Regions:
-        key = (digest_of(image), spacing, segmentation)
-        with self.lock:
-            if key in self.kept:
-                self.kept.move_to_end(key)
-                return self.kept[key]
-        segments = segmentation(image, spacing)
-        if not isinstance(segments, Segments):
-            segments = GivenSegments(segments)(image, spacing)
-        made = regions_of(segments)
-        with self.lock:
-            self.kept[key] = made
-            while len(self.kept) > 1 and sum(one.bytes for one in self.kept.values()) > self.limit:
-                self.kept.popitem(last=False)
-        return made
-
-
-REMEMBERED = _Memory(2**29)
-"""Regions of the images seen last, found by the image's content, its spacing and the segmentation."""
 
 
 def xrai(
@@ -104,15 +68,26 @@ def xrai(
     attribution = reduce_channels(_base_attribution(probe, baselines, steps, quadrature), channels)
     space = tuple(probe.image.shape[2:])
     maps, counts = [], []
-    for index, image in enumerate(probe.image):
-        values = image.double().cpu().numpy()
-        regions = REMEMBERED.regions(values, probe.spacing, _segmentation(segments, index, space))
+    for index in range(len(probe.image)):
+        regions = _regions(probe, index, _segmentation(segments, index, space))
         maps.append(region_ranking(attribution[index, 0].double().cpu().numpy(), regions, mode=mode))
         counts.append(regions.members.shape[0])
     relevance = torch.from_numpy(np.stack(maps)).unsqueeze(1).to(attribution)
     gap = relevance.double().flatten(1).sum(1) - attribution.double().flatten(1).sum(1)
     probe.claim(mass_gap=gap, regions=torch.tensor(counts))
     return relevance
+
+
+def _regions(probe: Probe, index: int, segmentation: Segmentation) -> Regions:
+    """Regions of one image, remembered for other classes and modes."""
+    key = ("regions", index, segmentation)
+    if key not in probe.remembered:
+        image = probe.image[index].double().cpu().numpy()
+        found = segmentation(image, probe.spacing)
+        found = found if isinstance(found, Segments) else GivenSegments(found)(image, probe.spacing)
+        probe.remembered[key] = regions_of(found)
+    known: Regions = probe.remembered[key]
+    return known
 
 
 def _base_attribution(probe: Probe, baselines: Sequence[Baseline], steps: int, quadrature: str) -> Tensor:

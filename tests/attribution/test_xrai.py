@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from medsal.attribution import regions as module
 from medsal.attribution.explain import explain
-from medsal.attribution.regions import region_ranking, regions_of
+from medsal.attribution.regions import MODES, region_ranking, regions_of
 from medsal.attribution.segments import Felzenszwalb, GivenSegments, Segments
 from medsal.attribution.supervoxels import Supervoxels
-from medsal.attribution.xrai import REMEMBERED
 from medsal.errors import UsageError
 from tests.networks_for_tests import SHAPES, case
 
@@ -288,7 +287,7 @@ def test_segments_may_be_given_in_every_form():
     assert not torch.allclose(wide, wanted)
 
 
-def test_an_image_is_segmented_once_for_all_classes_networks_and_modes(monkeypatch):
+def test_an_image_is_segmented_once_for_all_classes_and_modes():
     network, image = case("3D")
     calls = []
 
@@ -296,22 +295,15 @@ def test_an_image_is_segmented_once_for_all_classes_networks_and_modes(monkeypat
         calls.append(1)
         return (values[0] > 0) + 1
 
-    maps = [
-        run(network, image, target, mode=mode, segments=segments)[0] for target in range(3) for mode in ("full", "fast")
-    ]
+    alone = [run(network, image, target, mode=mode, segments=segments)[0] for target in range(3) for mode in MODES]
+    calls.clear()
+    methods = {mode: {"method": "xrai", "mode": mode, "steps": 4, "segments": segments} for mode in MODES}
+    together = explain(network, image, methods, target="all")
     assert len(calls) == len(image)
-    every, claims = run(network, image, "all", segments=segments)
-    assert len(calls) == len(image)
-    torch.testing.assert_close(every, torch.cat(maps[::2], 1), **CLOSE)
-    assert np.shape(claims["mass_gap"]) == (3, 2)
-    assert not torch.allclose(maps[0], maps[2])
-    run(network, image + 1, segments=segments)
-    assert len(calls) == 2 * len(image)
-    monkeypatch.setattr(REMEMBERED, "limit", 0)
-    for _ in range(2):
-        run(network, image + 2, segments=segments)
-        assert len(REMEMBERED.kept) == 1
-    assert len(calls) == 4 * len(image)
+    for start, mode in enumerate(MODES):
+        torch.testing.assert_close(together[mode], torch.cat(alone[start::2], 1), **CLOSE)
+    assert np.shape(together.records["full"]["claims"]["mass_gap"]) == (3, 2)
+    assert not torch.allclose(alone[0], alone[2])
 
 
 @pytest.mark.parametrize(
