@@ -10,6 +10,14 @@ from typing import Any
 from medsal.attribution.cam import gradcam
 from medsal.attribution.deep_lift import deep_lift
 from medsal.attribution.gradient import input_x_gradient, saliency
+from medsal.attribution.lrp import (
+    excitation_backprop,
+    lrp_epsilon,
+    lrp_epsilon_alpha2_beta1,
+    lrp_epsilon_alpha2_beta1_flat,
+    lrp_epsilon_plus,
+    lrp_epsilon_plus_flat,
+)
 from medsal.attribution.path import gradient_shap, integrated_gradients, smooth_integrated_gradients, smoothgrad
 from medsal.attribution.probe import BASELINE, FEATURES, IMAGE_GRADIENT, RULES, SEED
 
@@ -62,6 +70,12 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _row(smooth_integrated_gradients, "Smilkov 2017, arXiv:1706.03825", BASELINE, SEED, signed=True, cost=500),
             _row(gradient_shap, "Lundberg 2017, arXiv:1705.07874", BASELINE, SEED, signed=True, cost=10),
             _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.3, complete=True),
+            _row(lrp_epsilon, "Binder 2016, arXiv:1604.00825", RULES, signed=True, cost=1.3),
+            _row(lrp_epsilon_plus, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=2),
+            _row(lrp_epsilon_plus_flat, "Lapuschkin 2019, arXiv:1902.10178", RULES, signed=True, cost=2),
+            _row(lrp_epsilon_alpha2_beta1, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=3),
+            _row(lrp_epsilon_alpha2_beta1_flat, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=3),
+            _row(excitation_backprop, "Zhang 2016, arXiv:1608.00507", RULES, signed=False, cost=2),
             _row(gradcam, "Selvaraju 2017, arXiv:1610.02391", FEATURES, signed=False),
         )
     }

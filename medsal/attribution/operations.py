@@ -48,7 +48,11 @@ OPERATORS = {
 """Python's operators -> operations."""
 
 QUERIES = frozenset(
-    "size dim ndimension numel is_floating_point is_complex stride is_contiguous get_device len".split()
+    """
+    size dim ndimension numel is_floating_point is_complex stride is_contiguous get_device len element_size
+    zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty new_tensor
+    is_nested is_sparse is_inference is_same_size result_type
+    """.split()
 )
 
 
@@ -99,14 +103,16 @@ class Interception(TorchFunctionMode):
 
     Args:
         rules: name of an operation -> rule, called with this interception, the operation and its arguments.
+        plain: operations that may run as they are.
 
     Attributes:
         handled: how often each rule was applied.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, rules: Mapping[str, Rule], plain: frozenset[str] = LINEAR) -> None:
         super().__init__()
         self.rules = rules
+        self.plain = plain
         self.handled: Counter[str] = Counter()
         self._kept: dict[int, list[Kept]] = {}
 
@@ -146,9 +152,9 @@ class Interception(TorchFunctionMode):
             kept.tensor = kept.tensor.clone()
 
     def _refuse(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        depend = sum(tensor.requires_grad for tensor in _tensors([args, kwargs]))
+        depend = sum(tensor.requires_grad for tensor in tensors_in([args, kwargs]))
         several = name in SINGLY_LINEAR and depend > 1
-        if name in LINEAR and not several and not (name == "batch_norm" and _training(args, kwargs)):
+        if name in self.plain and not several and not (name == "batch_norm" and _training(args, kwargs)):
             return
         if depend:
             raise UsageError(
@@ -165,14 +171,22 @@ def _training(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     return bool(kwargs.get("training", args[position] if len(args) > position else False))
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Find the tensors in arguments or results.
+
+    Args:
+        values: a tensor, or tensors nested in lists, tuples and mappings, among whatever else.
+
+    Yields:
+        Each, in order.
+    """
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, Mapping):
-        yield from _tensors(list(values.values()))
+        yield from tensors_in(list(values.values()))
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _out_of_place(func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], Any, Any]:
