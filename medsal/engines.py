@@ -18,8 +18,10 @@ from monai.inferers import SimpleInferer
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from medsal.attribution.classifier import borrowed, layer_names
-from medsal.attribution.explain import Explanation, explain, method_options, method_rows
+from medsal.attribution.choice import method_options, method_rows
+from medsal.attribution.classifier import borrowed
+from medsal.attribution.explain import Explanation, explain
+from medsal.attribution.features import layer_names
 from medsal.bundle.exits import reason
 from medsal.errors import InputError, UsageError
 

@@ -28,6 +28,7 @@ class Trapped(nn.Module):
         self.block = conv(dims)(6, 6, 3, padding=1)
         self.gate = nn.Linear(6, 6)
         self.last = conv(dims)(6, 5, 3, padding=1)
+        self.end = nn.Identity()  # behind the functional activation, where CAM's own layer is
         self.head = nn.Linear(5, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class Trapped(nn.Module):
         y = self.act(y)
         gate = torch.sigmoid(self.gate(y.flatten(2).mean(2)))
         y = y * gate.view(*gate.shape, *[1] * self.dims)
-        y = functional.silu(self.last(y), inplace=self.inplace)
+        y = self.end(functional.silu(self.last(y), inplace=self.inplace))
         return self.head(y.flatten(2).mean(2))
 
 
@@ -52,12 +53,13 @@ class SliceNetwork(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(slices, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2))
         self.last = nn.Conv2d(8, 4, 3, padding=1)
+        self.end = nn.Identity()
         self.head = nn.Linear(4, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         if x.ndim == 5:
             x = x.squeeze(1).movedim(self.slice_axis + 1, 1)
-        return self.head(self.last(self.body(x)).relu().flatten(2).mean(2)), None
+        return self.head(self.end(self.last(self.body(x)).relu()).flatten(2).mean(2)), None
 
 
 class BiasFree(nn.Module):

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from medsal.attribution.cam import gradcam
+from medsal.attribution.cam import (
+    cam,
+    eigencam,
+    eigengradcam,
+    gradcam,
+    gradcam_plus_plus,
+    guided_gradcam,
+    hirescam,
+    layercam,
+    xgradcam,
+)
 from medsal.attribution.deep_lift import deep_lift
-from medsal.attribution.gradient import input_x_gradient, saliency
+from medsal.attribution.gradient import deconvnet, fullgrad, guided_backprop, input_x_gradient, saliency
 from medsal.attribution.lrp import (
     excitation_backprop,
     lrp_epsilon,
@@ -18,8 +28,10 @@ from medsal.attribution.lrp import (
     lrp_epsilon_plus,
     lrp_epsilon_plus_flat,
 )
-from medsal.attribution.path import gradient_shap, integrated_gradients, smooth_integrated_gradients, smoothgrad
-from medsal.attribution.probe import BASELINE, FEATURES, IMAGE_GRADIENT, RULES, SEED
+from medsal.attribution.noise import gradient_shap, smooth_integrated_gradients, smoothgrad, smoothgrad_squared, vargrad
+from medsal.attribution.path import integrated_gradients
+from medsal.attribution.probe import BASELINE, RULES, SEED
+from medsal.attribution.shared_pass import BIASES, DECONV, FEATURES, GUIDED, IMAGE_GRADIENT
 
 
 @dataclass(frozen=True)
@@ -30,9 +42,10 @@ class Method:
         function: ``method(probe, *, options) -> relevance (B, 1, *space)``, or layer -> map for CAMs.
         paper: where it was published.
         signed: whether its relevance has signs (with default options).
-        needs: what it reads: ``"image gradient"``, ``"features"``, ``"baseline"``, ``"seed"``, ``"rules"``.
+        needs: what it reads: ``"image gradient"``, ``"guided gradient"``, ``"features"``, ``"baseline"``, ``"seed"``...
         cost: passes (one forward and one backward each) with default options, beyond the shared pass.
         complete: whether its sum is the difference of scores to the baseline.
+        degree: how its map grows with the score: by its square for 2, not at all for 0; None for no power of it.
     """
 
     function: Callable[..., Any]
@@ -41,6 +54,7 @@ class Method:
     needs: frozenset[str] = frozenset()
     cost: float = 0.0
     complete: bool = False
+    degree: int | None = 1
 
     @property
     def name(self) -> str:
@@ -56,8 +70,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
         for method in (
+            # one gradient
             _row(saliency, "Simonyan 2013, arXiv:1312.6034", IMAGE_GRADIENT, signed=False),
             _row(input_x_gradient, "Shrikumar 2016, arXiv:1605.01713", IMAGE_GRADIENT, signed=True),
+            _row(guided_backprop, "Springenberg 2014, arXiv:1412.6806", GUIDED, signed=True, cost=0.5),
+            _row(deconvnet, "Zeiler 2013, arXiv:1311.2901", DECONV, signed=True, cost=0.5),
+            _row(fullgrad, "Srinivas 2019, arXiv:1905.00780", IMAGE_GRADIENT, BIASES, signed=False, degree=0),
+            # many gradients
             _row(
                 integrated_gradients,
                 "Sundararajan 2017, arXiv:1703.01365",
@@ -67,8 +86,21 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 complete=True,
             ),
             _row(smoothgrad, "Smilkov 2017, arXiv:1706.03825", SEED, signed=True, cost=25),
+            _row(smoothgrad_squared, "Hooker 2019, arXiv:1806.10758", SEED, signed=False, cost=25, degree=2),
+            _row(vargrad, "Adebayo 2018, arXiv:1810.03307", SEED, signed=False, cost=25, degree=2),
             _row(smooth_integrated_gradients, "Smilkov 2017, arXiv:1706.03825", BASELINE, SEED, signed=True, cost=500),
             _row(gradient_shap, "Lundberg 2017, arXiv:1705.07874", BASELINE, SEED, signed=True, cost=10),
+            # features of a layer and their gradients
+            _row(cam, "Zhou 2016, arXiv:1512.04150", FEATURES, signed=True),
+            _row(gradcam, "Selvaraju 2017, arXiv:1610.02391", FEATURES, signed=False),
+            _row(gradcam_plus_plus, "Chattopadhay 2018, arXiv:1710.11063", FEATURES, signed=False, degree=None),
+            _row(xgradcam, "Fu 2020, arXiv:2008.02312", FEATURES, signed=False),
+            _row(hirescam, "Draelos 2020, arXiv:2011.08891", FEATURES, signed=True),
+            _row(layercam, "Jiang 2021, doi:10.1109/TIP.2021.3089943", FEATURES, signed=False),
+            _row(eigencam, "Muhammad 2020, arXiv:2008.00299", FEATURES, signed=True, degree=0),
+            _row(eigengradcam, "Muhammad 2020, arXiv:2008.00299", FEATURES, signed=True),
+            _row(guided_gradcam, "Selvaraju 2017, arXiv:1610.02391", GUIDED, FEATURES, signed=True, cost=0.5, degree=2),
+            # rules on operations
             _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.3, complete=True),
             _row(lrp_epsilon, "Binder 2016, arXiv:1604.00825", RULES, signed=True, cost=1.3),
             _row(lrp_epsilon_plus, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=2),
@@ -76,7 +108,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _row(lrp_epsilon_alpha2_beta1, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=3),
             _row(lrp_epsilon_alpha2_beta1_flat, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=3),
             _row(excitation_backprop, "Zhang 2016, arXiv:1608.00507", RULES, signed=False, cost=2),
-            _row(gradcam, "Selvaraju 2017, arXiv:1610.02391", FEATURES, signed=False),
         )
     }
 )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medsal.attribution import ALIASES, METHODS, Method
-from medsal.attribution.classifier import borrowed, layer_names
-from medsal.attribution.probe import Probe
-from medsal.attribution.relevance import repeat_slices, resize
+from medsal.attribution import Method
+from medsal.attribution.choice import MethodsLike, chosen_methods
+from medsal.attribution.classifier import borrowed
+from medsal.attribution.features import layer_names
+from medsal.attribution.probe import HALF, Probe
+from medsal.attribution.shared_pass import SHARED
 from medsal.attribution.target import Target, TargetLike
 from medsal.errors import InputError, UsageError
 
@@ -24,7 +25,7 @@ class Explanation(dict[str, Tensor]):
 
     Attributes:
         logits: logits of the images, ``(B, K)``.
-        target: the class that each image was explained for; None where the target was a callable.
+        target: the class that each image was explained for; None where the target was a callable, or all classes.
         records: method -> what went into its map and what it says about itself, JSON-able.
     """
 
@@ -38,14 +39,15 @@ class Explanation(dict[str, Tensor]):
 def explain(  # noqa: PLR0913  the public door
     network: nn.Module,
     image: Tensor,
-    methods: str | Iterable[str],
+    methods: MethodsLike,
     *,
-    target: TargetLike = None,
+    target: TargetLike | Literal["all"] = None,
     target_layer: Any = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     memory_budget: int | None = None,
     memory_format: torch.memory_format | None = None,
+    autocast: torch.dtype | None = None,
 ) -> Explanation:
     """Explain the scores of images by any number of methods.
 
@@ -56,9 +58,10 @@ def explain(  # noqa: PLR0913  the public door
             One that takes the slices of a volume as channels declares so by an attribute ``slice_axis``.
         image: ``(B, C, *space)`` in 2D or 3D, a ``MetaTensor`` or a tensor; for a network with ``slice_axis`` a volume
             ``(B, 1, *space)``, or its slices ``(B, S, H, W)``.
-        methods: names of ``METHODS``, or their aliases.
-        target: None (each image's predicted class), a class, a class per image, or a callable from logits ``(N, K)``
-            to scores ``(N,)``. Class 0 of a network with one logit is the negative of that logit.
+        methods: names of ``METHODS``, or their aliases. A mapping gives maps names of their own, with options beside
+            the name of the method: ``{"occlusion_w30": {"method": "occlusion", "window": 30}}``.
+        target: None (each image's predicted class), a class, a class per image, a callable from logits ``(N, K)``
+            to scores ``(N,)``, or ``"all"`` for every class.
         target_layer: layer(s) of the CAM methods: a dotted name, a module, a callable from the network, or several of
             these; None takes the last layer with spatial extent.
         options: method -> its options by keyword.
@@ -66,11 +69,14 @@ def explain(  # noqa: PLR0913  the public door
         memory_budget: bytes that loops over steps and samples may use; None takes half of what is free.
         memory_format: layout of the images in memory, e.g. ``torch.channels_last_3d``; None is contiguous,
             than which nothing was measured to be faster on a CPU.
+        autocast: precision of the network's operations, ``torch.bfloat16`` or ``torch.float16``; None leaves it to the
+            network. Good enough for CAM methods; voxel maps lose much of their detail.
 
     Returns:
-        Name -> relevance ``(B, 1, *space)``, raw, signed where the method is, on the image's grid; a ``MetaTensor``
-        with the image's meta where the image is one. Several target layers give several entries,
-        ``name@layer``.
+        Name -> relevance ``(B, 1, *space)``, raw, signed where the method is, on the image's grid, in single precision
+        at least; a ``MetaTensor`` with the image's meta where the image is one. Several target layers give several
+        entries, ``name@layer``. With ``target="all"`` relevance is ``(B, K, *space)``, one channel per class, and
+        the claims in the records are lists with an entry per class.
 
     Raises:
         UsageError: if a method, option, layer or target does not exist.
@@ -82,93 +88,82 @@ def explain(  # noqa: PLR0913  the public door
         >>> {name: tuple(value.shape) for name, value in relevance.items()}
         {'saliency': (1, 1, 8, 8), 'gradcam': (1, 1, 8, 8)}
     """
-    rows = method_rows(methods)
-    wanted = {name: method_options(name, row, (options or {}).get(name)) for name, row in rows.items()}
-    unknown = set(options or {}) - set(rows)
-    if unknown:
-        raise UsageError(f"options: given for {', '.join(sorted(unknown))}, which is not among the methods")
+    rows, wanted = chosen_methods(methods, options)
     slice_axis = getattr(network, "slice_axis", None)
     needs = frozenset().union(*(row.needs for row in rows.values()))
     with torch.inference_mode(False), borrowed(network):
         plain = _as_volume(plain_image(image), slice_axis)
         plain = plain.contiguous(memory_format=memory_format or torch.contiguous_format)
         layers = layer_names(network, target_layer)
-        probe = Probe(network, plain, Target(target, len(plain)), needs, layers, seed, memory_budget)
-        maps = {name: _run(probe, rows[name], wanted[name], slice_axis) for name in rows}
-        result = Explanation(probe.logits, probe.target.names(len(plain)))
+        every = isinstance(target, str)
+        probe = Probe(network, plain, _first_target(target, len(plain)), needs & SHARED, layers, seed, memory_budget)
+        probe.spacing, probe.autocast, probe.more_targets = _spacing(image, plain), autocast, every
+        maps = {name: _run(probe, rows[name], wanted[name]) for name in rows}
+        if every:
+            for k in range(1, max(probe.logits.shape[1], 2)):
+                probe.turn_to(Target(k, len(plain)))
+                for name in rows:
+                    _join(maps[name], _run(probe, rows[name], wanted[name]))
+        result = Explanation(probe.logits, [None] * len(plain) if every else probe.target.names(len(plain)))
     for name, found in maps.items():
         for key, (relevance, record) in found.items():
             full = name + key
             result[full] = _dress(relevance, image)
-            result.records[full] = {"method": rows[name].name, "paper": rows[name].paper, "seed": seed, **record}
+            how = {} if autocast is None else {"autocast": str(autocast)}
+            paper = {"method": rows[name].name, "paper": rows[name].paper, "seed": seed}
+            result.records[full] = {**paper, **how, **record}
     return result
 
 
-def _run(
-    probe: Probe, row: Method, options: dict[str, Any], slice_axis: int | None
-) -> dict[str, tuple[Tensor, dict[str, Any]]]:
-    """One method's maps on the image's grid: ``""`` or ``@layer`` -> relevance and record."""
+Maps = dict[str, tuple[Tensor, dict[str, Any]]]
+"""``""`` or ``@layer`` -> relevance and record."""
+
+
+def _first_target(target: TargetLike | Literal["all"], batch: int) -> Target:
+    if isinstance(target, str):
+        if target != "all":
+            raise UsageError(f"target: wanted None, a class, a class per image, a callable or all, got {target!r}")
+        return Target(0, batch)
+    return Target(target, batch)
+
+
+def _spacing(image: Tensor, plain: Tensor) -> tuple[float, ...]:
+    """Millimetres per voxel along each axis of space; ones where the image does not say."""
+    affine = getattr(image, "affine", None)
+    dims = plain.ndim - 2
+    if affine is None or affine.ndim != 2 or affine.shape[0] != dims + 1 or image.ndim != plain.ndim:
+        return (1.0,) * dims
+    lengths = torch.linalg.vector_norm(torch.as_tensor(affine)[:dims, :dims].double(), dim=0)
+    return tuple(float(n) for n in lengths)
+
+
+def _run(probe: Probe, row: Method, options: dict[str, Any]) -> Maps:
+    """One method's maps on the image's grid."""
     probe.claims = {}
     raw = row.function(probe, **options)
     record = {"options": {k: _jsonable(v) for k, v in _all_options(row, options).items()}, "claims": probe.claims}
     if isinstance(raw, Tensor):
         return {"": (raw, record)}
     shape = probe.image.shape[2:]
+    slice_axis = getattr(probe.network, "slice_axis", None)
     found = {}
     for layer, layer_map in raw.items():
-        extra: dict[str, Any] = {"layer": layer, "layer_shape": list(layer_map.shape[2:])}
+        extra: dict[str, Any] = {"layer": layer, "layer_shape": list(probe.features[layer].shape[2:])}
         if slice_axis is not None and layer_map.ndim == probe.image.ndim - 1:
-            plane = torch.Size([n for axis, n in enumerate(shape) if axis != slice_axis])
-            relevance = repeat_slices(resize(layer_map, plane), shape, slice_axis)
             extra["repeated_over_slices"] = shape[slice_axis]
-        else:
-            relevance = resize(layer_map, shape)
-        found[f"@{layer}" if len(raw) > 1 else ""] = (relevance, {**record, **extra})
+        found[f"@{layer}" if len(raw) > 1 else ""] = (probe.on_image(layer_map), {**record, **extra})
     return found
 
 
-def method_rows(methods: str | Iterable[str]) -> dict[str, Method]:
-    """Look methods up.
-
-    Args:
-        methods: a name, or names, of ``METHODS`` or ``ALIASES``.
-
-    Returns:
-        Name as given -> row, each once, in the order given.
-
-    Raises:
-        UsageError: if there is none, or one is not known; the error says which exist.
-    """
-    names = [methods] if isinstance(methods, str) else list(methods)
-    for name in names:
-        if ALIASES.get(name, name) not in METHODS:
-            near = difflib.get_close_matches(str(name), [*METHODS, *ALIASES], 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UsageError(f"methods: unknown method {name!r}.{hint} There are {', '.join(METHODS)}")
-    if not names:
-        raise UsageError(f"methods: wanted at least one of {', '.join(METHODS)}, got none")
-    return {name: METHODS[ALIASES.get(name, name)] for name in names}
-
-
-def method_options(name: str, row: Method, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Check the options of a method.
-
-    Args:
-        name: the method's name as given.
-        row: its row.
-        options: what the user gave.
-
-    Returns:
-        The options.
-
-    Raises:
-        UsageError: if the method has no such option; the error says which it has.
-    """
-    allowed = [p.name for p in inspect.signature(row.function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for key in options or {}:
-        if key not in allowed:
-            raise UsageError(f"options: {name} has no option {key!r}; it has {', '.join(allowed) or 'none'}")
-    return dict(options or {})
+def _join(maps: Maps, more: Maps) -> None:
+    """Add the maps and claims of another class."""
+    for key, (relevance, record) in more.items():
+        before, kept = maps[key]
+        claims = {
+            name: [*(kept["claims"][name] if before.shape[1] > 1 else [kept["claims"][name]]), value]
+            for name, value in record["claims"].items()
+        }
+        maps[key] = torch.cat([before, relevance], 1), {**kept, "claims": claims}
 
 
 def plain_image(image: Tensor) -> Tensor:
@@ -178,7 +173,7 @@ def plain_image(image: Tensor) -> Tensor:
         image: a ``MetaTensor`` or tensor ``(B, C, *space)``.
 
     Returns:
-        A plain tensor without a graph.
+        A plain tensor without a graph, in single precision at least.
 
     Raises:
         UsageError: if it is not a batch of images with channels.
@@ -188,6 +183,8 @@ def plain_image(image: Tensor) -> Tensor:
         came = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
         raise UsageError(f"image: wanted floating point (B, C, *space) in 2D or 3D, got {came}")
     plain = image.detach().as_subclass(Tensor)
+    if plain.dtype in HALF:
+        plain = plain.float()
     if plain.is_inference():
         plain = plain.clone()
     bad = ~torch.isfinite(plain)

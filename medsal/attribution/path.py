@@ -1,4 +1,4 @@
-"""Methods that average gradients: along a path from a baseline, over noise, or over both."""
+"""Integrated gradients: gradients averaged along a path from a baseline, by a fixed rule or to a tolerance."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medsal.attribution.baseline import NOISE_STREAM, Baseline, baseline_images
+from medsal.attribution.baseline import Baseline, baseline_images
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
 from medsal.errors import UsageError
+
+FIRST_INTERVALS, MOST_INTERVALS = 8, 2048
 
 QUADRATURES = ("gauss_legendre", "midpoint", "right", "paper_2021")
 
@@ -48,21 +50,17 @@ def quadrature(name: str, steps: int) -> tuple[Tensor, Tensor]:
     raise UsageError(f"quadrature: wanted one of {', '.join(QUADRATURES)}, got {name!r}")
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """Shape ``(N,)`` so that it multiplies ``(N, C, *space)``."""
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Shape one number per image so that it multiplies images.
+
+    Args:
+        values: ``(N,)``.
+        like: ``(N, C, *space)``.
+
+    Returns:
+        ``(N, 1, ...)``, of the same kind.
+    """
     return values.to(like).view(-1, *[1] * (like.ndim - 1))
-
-
-def _noise_scale(probe: Probe, noise: float, unit: str) -> Tensor:
-    """Standard deviation of the noise of each image, ``(B,)``."""
-    if noise < 0:
-        raise UsageError(f"noise: wanted a standard deviation of at least 0, got {noise}")
-    flat = probe.image.flatten(1)
-    if unit == "range":
-        return noise * (flat.amax(1) - flat.amin(1))
-    if unit == "absolute":
-        return torch.full_like(flat[:, 0], noise)
-    raise UsageError(f"noise_unit: wanted range or absolute, got {unit!r}")
 
 
 def integrated_gradients(
@@ -71,6 +69,7 @@ def integrated_gradients(
     baseline: Baseline = 0.0,
     steps: int = 50,
     quadrature: str = "gauss_legendre",
+    tolerance: float | None = None,
     channels: str = "sum",
 ) -> Tensor:
     r"""Gradients averaged along the straight path from a baseline, times the difference to it.
@@ -84,146 +83,61 @@ def integrated_gradients(
         baseline: where the path starts, see ``baseline_images``. Zero is the mean tissue of a z-normalised image.
         steps: number of points on the path.
         quadrature: a name of ``QUADRATURES``.
+        tolerance: the largest completeness gap as a share of the difference of scores. Where given, the intervals of a
+            trapezoidal rule are halved, with all earlier gradients kept, until each image is within it or has
+            ``MOST_INTERVALS``; ``steps`` and ``quadrature`` are not used, and the number of gradients is claimed.
         channels: reduction of the channels, a name of ``REDUCTIONS``.
 
     Returns:
         Signed relevance ``(B, 1, *space)``, in units of the score.
+
+    Raises:
+        UsageError: if the quadrature is not known or the tolerance not above 0.
     """
-    points, weights = _quadrature(quadrature, steps)
     start = baseline_images(probe, baseline)
     path = probe.image - start
-
-    def point(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        alpha = _column(points[index.cpu()], path)
-        return start[rows] + alpha * path[rows], _column(weights[index.cpu()] * steps, path)
-
-    attribution = path * probe.mean_gradient(steps, point)
-    probe.claim_completeness(attribution, probe.score - probe.scores(start))
+    difference = probe.score - probe.scores(start)
+    if tolerance is None:
+        attribution = path * _mean_along(probe, start, path, *_quadrature(quadrature, steps))
+    else:
+        attribution = _to_tolerance(probe, start, path, difference, tolerance)
+    probe.claim_completeness(attribution, difference)
     return reduce_channels(attribution, channels)
 
 
 _quadrature = quadrature  # the option of the same name hides the function
 
 
-def smoothgrad(
-    probe: Probe, *, samples: int = 25, noise: float = 0.15, noise_unit: str = "range", channels: str = "sum"
+def _mean_along(
+    probe: Probe, start: Tensor, path: Tensor, points: Tensor, weights: Tensor, rows: Tensor | None = None
 ) -> Tensor:
-    r"""Gradients averaged over noisy copies of the image, :math:`E[\nabla s(x + \epsilon)]`.
+    """Weighted mean of the gradients at points of the path."""
 
-    Smilkov et al. 2017, arXiv:1706.03825.
+    def point(row: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, weight = points[index.cpu()], weights[index.cpu()] * len(points)
+        return start[row] + column(alpha, path) * path[row], column(weight, path)
 
-    Args:
-        probe: the images under study.
-        samples: number of noisy copies.
-        noise: standard deviation of the noise.
-        noise_unit: ``range`` (a share of each image's range, as in the paper) or ``absolute`` (units of the image).
-        channels: reduction of the channels, a name of ``REDUCTIONS``.
-
-    Returns:
-        Signed relevance ``(B, 1, *space)``, in score per unit of the image.
-
-    Raises:
-        UsageError: if there is no sample.
-    """
-    if samples < 1:
-        raise UsageError(f"samples: wanted at least 1, got {samples}")
-    scale = _noise_scale(probe, noise, noise_unit)
-
-    def point(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        noisy = probe.image[rows] + _column(scale[rows], probe.image) * probe.draw(NOISE_STREAM, index)
-        return noisy, torch.ones((), device=rows.device, dtype=noisy.dtype)
-
-    return reduce_channels(probe.mean_gradient(samples, point), channels)
+    return probe.mean_gradient(len(points), point, rows)
 
 
-def smooth_integrated_gradients(  # noqa: PLR0913  smoothgrad's options and those of integrated gradients
-    probe: Probe,
-    *,
-    samples: int = 10,
-    noise: float = 0.1,
-    noise_unit: str = "absolute",
-    baseline: Baseline = 0.0,
-    steps: int = 50,
-    quadrature: str = "gauss_legendre",
-    channels: str = "sum",
-) -> Tensor:
-    r"""Integrated gradients averaged over noisy copies of the image, :math:`E[IG(x + \epsilon)]`.
-
-    Smilkov et al. 2017, arXiv:1706.03825, on Sundararajan et al. 2017, arXiv:1703.01365; the MRI study calls it
-    ``noise_tunnel_ig``, and its values are the defaults.
-
-    Args:
-        probe: the images under study.
-        samples: number of noisy copies.
-        noise: standard deviation of the noise.
-        noise_unit: ``range`` (a share of each image's range) or ``absolute`` (units of the image).
-        baseline: where each path starts, see ``baseline_images``.
-        steps: number of points on each path.
-        quadrature: a name of ``QUADRATURES``.
-        channels: reduction of the channels, a name of ``REDUCTIONS``.
-
-    Returns:
-        Signed relevance ``(B, 1, *space)``, in units of the score.
-
-    Raises:
-        UsageError: if there is no sample.
-    """
-    if samples < 1:
-        raise UsageError(f"samples: wanted at least 1, got {samples}")
-    points, weights = _quadrature(quadrature, steps)
-    start = baseline_images(probe, baseline)
-    scale = _noise_scale(probe, noise, noise_unit)
-
-    def point(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        step = (index % steps).cpu()
-        sample = index // steps
-        noisy = probe.image[rows] + _column(scale[rows], probe.image) * probe.draw(NOISE_STREAM, sample)
-        path = noisy - start[rows]
-        return start[rows] + _column(points[step], path) * path, path * _column(weights[step] * steps, path)
-
-    return reduce_channels(probe.mean_gradient(samples * steps, point), channels)
-
-
-def gradient_shap(
-    probe: Probe,
-    *,
-    baseline: Baseline = 0.0,
-    samples: int = 10,
-    noise: float = 0.0,
-    noise_unit: str = "absolute",
-    channels: str = "sum",
-) -> Tensor:
-    r"""Gradients at random points between baselines and the noisy image, times the difference.
-
-    :math:`E[(x - b) \odot \nabla s(b + \alpha (x + \epsilon - b))]` with :math:`\alpha` uniform in [0, 1], an
-    estimate of SHAP values; Lundberg and Lee 2017, arXiv:1705.07874, section "Gradient explainer" of its code.
-
-    Args:
-        probe: the images under study.
-        baseline: see ``baseline_images``; also a tensor ``(M, C, *space)`` of M baselines, one of which is drawn for
-            each sample.
-        samples: number of points.
-        noise: standard deviation of the noise added to the image.
-        noise_unit: ``range`` (a share of each image's range) or ``absolute`` (units of the image).
-        channels: reduction of the channels, a name of ``REDUCTIONS``.
-
-    Returns:
-        Signed relevance ``(B, 1, *space)``, in units of the score.
-
-    Raises:
-        UsageError: if there is no sample.
-    """
-    if samples < 1:
-        raise UsageError(f"samples: wanted at least 1, got {samples}")
-    scale = _noise_scale(probe, noise, noise_unit)
-    many = isinstance(baseline, Tensor) and baseline.ndim == probe.image.ndim and len(baseline) > 1
-    starts = baseline.to(probe.image) if many and isinstance(baseline, Tensor) else baseline_images(probe, baseline)
-    drawn = probe.uniform(2 * samples)
-    alphas, choices = drawn[:samples], (drawn[samples:] * len(starts)).long()
-
-    def point(rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        noisy = probe.image[rows] + _column(scale[rows], probe.image) * probe.draw(NOISE_STREAM, index)
-        start = starts[choices[index]] if many else starts[rows]
-        return start + _column(alphas[index], noisy) * (noisy - start), noisy - start
-
-    return reduce_channels(probe.mean_gradient(samples, point), channels)
+def _to_tolerance(probe: Probe, start: Tensor, path: Tensor, difference: Tensor, tolerance: float) -> Tensor:
+    """Halve the intervals of the trapezoidal rule until each image is within the tolerance."""
+    if tolerance <= 0:
+        raise UsageError(f"tolerance: wanted above 0, got {tolerance}")
+    intervals, rows = FIRST_INTERVALS, probe.rows
+    points = torch.linspace(0, 1, intervals + 1, dtype=torch.float64)
+    weights = torch.full_like(points, 1 / intervals)
+    weights[[0, -1]] /= 2
+    mean = _mean_along(probe, start, path, points, weights)
+    gradients = torch.full_like(rows, intervals + 1)
+    while True:
+        gap = (path * mean).flatten(1).sum(1) - difference
+        rows = probe.rows[(gap.abs() > tolerance * difference.abs()) & (gradients <= MOST_INTERVALS)]
+        if not len(rows):
+            probe.claim(steps=gradients)
+            return path * mean
+        middles, _ = quadrature("midpoint", intervals)
+        between = _mean_along(probe, start, path, middles, torch.full_like(middles, 1 / intervals), rows)
+        mean[rows] = (mean[rows] + between[rows]) / 2
+        intervals *= 2
+        gradients[rows] = intervals + 1

@@ -9,40 +9,41 @@ import torch
 from torch import Tensor, nn
 
 from medsal.attribution import memory
-from medsal.attribution.classifier import (
-    FeatureReader,
-    first_tensor,
-    gradients_of,
-    known_last_layer,
-    remember_last_layer,
-)
+from medsal.attribution.batch import Batch
+from medsal.attribution.bias_terms import BiasTerms
+from medsal.attribution.classifier import first_tensor, gradients_of
+from medsal.attribution.features import known_last_layer, remember_last_layer
+from medsal.attribution.relevance import repeat_slices, resize
+from medsal.attribution.shared_pass import BIASES, DECONV, FEATURES, GUIDED, IMAGE_GRADIENT, SharedPass
 from medsal.attribution.target import Target
-from medsal.errors import MedsalError, UsageError
 
-IMAGE_GRADIENT = "image gradient"
-FEATURES = "features"
 BASELINE = "baseline"
 SEED = "seed"
 RULES = "rules"
+HALF = frozenset({torch.float16, torch.bfloat16})
+
+Point = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From rows and steps ``(N,)`` to images ``(N, C, *space)`` and the factors of their gradients."""
 
 
-class Probe:
+class Probe(Batch):
     """What every method is a function of: images, their targets, and a borrowed network.
 
-    One forward and one backward serve every method that reads the image gradient, the features or the feature
-    gradients of the target layers: the first of them to be read triggers both, for all that was announced in ``needs``.
+    One forward and one backward serve every method that reads gradients or features: the first of them to be read
+    triggers both, for all that was announced in ``needs``.
 
     Args:
         network: a network in evaluation mode without weight gradients (see ``classifier.borrowed``).
-        image: plain tensor ``(B, C, *space)``.
+        image: plain tensor ``(B, C, *space)`` in single or double precision.
         target: what is explained.
-        needs: what the methods to come will read: ``IMAGE_GRADIENT``, ``FEATURES``.
+        needs: what the methods to come will read, e.g. ``IMAGE_GRADIENT``, ``FEATURES``.
         layers: target layers by name; None finds the last one with spatial extent in the same pass.
         seed: seed of the methods that draw random numbers.
         budget: bytes that chunked loops may use; None takes half of the free memory.
 
     Attributes:
-        claims: what the method at work says about itself; ``explain`` collects it after each method.
+        autocast: precision of the network's operations; None leaves it to the network.
+        more_targets: whether ``turn_to`` will be called, so that the graph of the shared forward is kept.
     """
 
     def __init__(
@@ -55,27 +56,42 @@ class Probe:
         seed: int = 0,
         budget: int | None = None,
     ) -> None:
+        super().__init__(image, seed)
         self.network = network
-        self.image = image
         self.target = target
         self.needs = needs
         self.layers = layers
-        self.seed = seed
         self.budget = budget
-        self.claims: dict[str, Any] = {}
-        self.rows = torch.arange(len(image), device=image.device)
-        self._pass: dict[str, Any] = {}
+        self.autocast: torch.dtype | None = None
+        self.more_targets = False
+        self._shared: SharedPass | None = None
+        self._found: dict[str, Any] | None = None
+        self._logits: Tensor | None = None
         self._bytes = 0
+        weights = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+        self._dtype = weights if weights in HALF else None
+
+    def turn_to(self, target: Target) -> None:
+        """Explain another target of the same images, with the forwards that do not depend on it kept.
+
+        Args:
+            target: what is explained from now on.
+        """
+        self.target = target
+        self.claims = {}
+        self._found = None
 
     # What one forward and one backward give, remembered.
 
     @property
     def logits(self) -> Tensor:
         """Logits of the images, ``(B, K)``."""
-        if "logits" not in self._pass:
-            self._run()
-        logits: Tensor = self._pass["logits"]
-        return logits
+        if self._logits is None:
+            self._logits = self._forwarded().logits.detach()
+            self.target.resolve(self._logits)
+            if not self.more_targets:
+                self._backwarded()
+        return self._logits
 
     @property
     def score(self) -> Tensor:
@@ -85,80 +101,75 @@ class Probe:
     @property
     def image_gradient(self) -> Tensor:
         """Gradient of each image's score with respect to that image, ``(B, C, *space)``."""
-        return self._read("gradient", IMAGE_GRADIENT)[""]
+        return torch.as_tensor(self._read(IMAGE_GRADIENT))
+
+    @property
+    def guided_gradient(self) -> Tensor:
+        """The same with only positive gradients passing each ReLU."""
+        return torch.as_tensor(self._read(GUIDED))
+
+    @property
+    def deconvnet_gradient(self) -> Tensor:
+        """The same with only positive gradients passing each ReLU, whether it was active or not."""
+        return torch.as_tensor(self._read(DECONV))
+
+    @property
+    def bias_terms(self) -> BiasTerms:
+        """What the biases do to each image's score."""
+        terms: BiasTerms = self._read(BIASES)
+        return terms
 
     @property
     def features(self) -> dict[str, Tensor]:
         """Target layer -> its output, ``(B, C, *layer_space)``."""
-        return self._read("features", FEATURES)
+        return {layer: features for layer, (features, _) in self._read(FEATURES).items()}
 
     @property
     def feature_gradients(self) -> dict[str, Tensor]:
         """Target layer -> gradient of each image's score with respect to that output."""
-        return self._read("feature_gradients", FEATURES)
+        return {layer: gradient for layer, (_, gradient) in self._read(FEATURES).items()}
 
-    def _read(self, part: str, need: str) -> dict[str, Tensor]:
-        if need not in self.needs:
+    def _read(self, need: str) -> Any:
+        if need not in self.needs:  # it was not announced, so a pass that has run already did without it
             self.needs |= {need}
-            self._pass.clear()  # it was not announced, so a pass that has run already did without it
-        if part not in self._pass:
-            self._run()
-        found: dict[str, Tensor] = self._pass[part]
-        return found
+            self._shared = self._found = self._logits = None
+        return self._backwarded()[need]
 
-    def _run(self) -> None:
-        """One forward, and one backward that stops at what was asked for."""
-        wants_image, wants_features = IMAGE_GRADIENT in self.needs, FEATURES in self.needs
-        shape = self.image.shape[1:]
-        layers = self.layers or known_last_layer(self.network, shape) if wants_features else ()
-        reader = FeatureReader(self.network, layers, detach=not wants_image)
-        image = self.image.detach().requires_grad_(wants_image or layers is None)
-        with torch.set_grad_enabled(wants_image or wants_features), reader.reading(), self._measured():
-            logits = self.forward(image)
-            self.target.resolve(logits)
-            score = self.target.score(logits, self.rows)
-        self._check(logits, reader, wants_features)
-        sources = ([image] if wants_image else []) + list(reader.features.values())
-        gradients = gradients_of(score, sources) if sources else []
-        self._pass["logits"] = logits.detach()
-        if wants_image:
-            self._pass["gradient"] = {"": gradients.pop(0)}
-        if wants_features:
-            self._pass["features"] = {name: value.detach() for name, value in reader.features.items()}
-            self._pass["feature_gradients"] = dict(zip(reader.features, gradients, strict=True))
-            if self.layers is None:
-                remember_last_layer(self.network, shape, next(iter(reader.features)))
+    def _forwarded(self) -> SharedPass:
+        if self._shared is None:
+            shape = self.image.shape[1:]
+            layers = self.layers or known_last_layer(self.network, shape)
+            self._shared = SharedPass(self.network, self.forward, self.image, self.needs, layers)
+            self._bytes = self._shared.bytes_per_image
+        return self._shared
 
-    def _check(self, logits: Tensor, reader: FeatureReader, wants_features: bool) -> None:
-        if len(logits) != len(self.image):
-            raise UsageError(f"network: wanted logits of {len(self.image)} images, got shape {tuple(logits.shape)}")
-        if not torch.isfinite(logits).all():
-            raise MedsalError("the network's logits are not finite for this image")
-        missing = set(reader.layers or ()) - set(reader.features) if wants_features else set()
-        if missing:
-            raise UsageError(f"target_layer {missing.pop()!r}: the network did not run it for this image")
-        if wants_features and not reader.features:
-            raise UsageError("target_layer: no layer of the network has an output with spatial extent; name one")
+    def _backwarded(self) -> dict[str, Any]:
+        if self._found is None:
+            shared = self._forwarded()
+            self._logits = shared.logits.detach()
+            self.target.resolve(self._logits)
+            self._found = shared.backward(self.target.score(shared.logits, self.rows), keep=self.more_targets)
+            if self.layers is None and FEATURES in self.needs:
+                remember_last_layer(self.network, self.image.shape[1:], next(iter(self._found[FEATURES])))
+            if not self.more_targets:
+                self._shared = None
+        return self._found
 
-    def _measured(self) -> torch.autograd.graph.saved_tensors_hooks:
-        """Count the bytes that the forward keeps for its backward, as the price of one more image."""
-        seen: set[int] = set()
+    def on_image(self, layer_map: Tensor) -> Tensor:
+        """Bring a map of a layer to the grid of the image; over the slices of a network that takes them as channels.
 
-        def pack(tensor: Tensor) -> tuple[Tensor, int]:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in seen and not isinstance(tensor, nn.Parameter):
-                seen.add(storage.data_ptr())
-                self._bytes += storage.nbytes() // len(self.image)
-            return tensor, tensor._version
+        Args:
+            layer_map: ``(B, 1, *layer_space)``.
 
-        def unpack(packed: tuple[Tensor, int]) -> Tensor:
-            tensor, version = packed
-            if tensor._version != version:  # autograd's own check does not run where hooks do
-                raise UsageError("the network overwrites, in place, an activation that its gradient needs")
-            return tensor
-
-        self._bytes = 0
-        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+        Returns:
+            ``(B, 1, *space)``.
+        """
+        space = self.image.shape[2:]
+        slice_axis = getattr(self.network, "slice_axis", None)
+        if slice_axis is None or layer_map.ndim == self.image.ndim:
+            return resize(layer_map, space)
+        plane = torch.Size([n for axis, n in enumerate(space) if axis != slice_axis])
+        return repeat_slices(resize(layer_map, plane), space, slice_axis)
 
     # Passes at other points than the image itself.
 
@@ -169,46 +180,103 @@ class Probe:
             image: ``(N, C, *space)``; it is copied first, for networks whose first operation is in place.
 
         Returns:
-            Logits ``(N, K)``.
+            Logits ``(N, K)``, of the images' precision whatever the network's.
         """
-        return first_tensor(self.network(image.clone()))
+        handed = image.clone() if self._dtype is None else image.to(self._dtype, copy=True)
+        if self.autocast is None:
+            logits = first_tensor(self.network(handed))
+        else:
+            with torch.autocast(image.device.type, self.autocast):
+                logits = first_tensor(self.network(handed))
+        return logits.to(self.image.dtype) if logits.dtype in HALF else logits
 
-    def scores(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Scores at other images, without a graph.
+    def logits_at(self, key: Any, count: int, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Logits of ``count`` images made from each image, without a graph, remembered for other targets.
 
         Args:
-            images: ``(N, C, *space)``.
-            rows: the image of the batch that each belongs to; None where they are the batch's own, in order.
+            key: under which they are remembered; None does not.
+            count: how many images are made from each.
+            make: maps rows ``(N,)`` and steps ``(N,)`` to images ``(N, C, *space)``.
 
         Returns:
-            ``(N,)``.
+            ``(B, count, K)``.
         """
-        rows = self.rows if rows is None else rows
+        if key is not None and key in self.remembered:
+            known: Tensor = self.remembered[key]
+            return known
         self.logits  # noqa: B018  the targets are those of the images themselves
+        rows = self.rows.repeat_interleave(count)
+        steps = torch.arange(count, device=rows.device).repeat(len(self.image))
         found: list[Tensor] = []
 
         def body(part: slice) -> None:
-            with torch.no_grad():
-                found.append(self.target.score(self.forward(images[part]), rows[part]))
+            with torch.inference_mode():
+                found.append(self.forward(make(rows[part], steps[part])))
 
-        memory.in_chunks(len(images), self.chunk(), body)
-        return torch.cat(found)
+        memory.in_chunks(len(rows), self.chunk(), body)
+        logits = torch.cat(found).view(len(self.image), count, -1)
+        if key is not None:
+            self.remembered[key] = logits
+        return logits
 
-    def mean_gradient(self, steps: int, point: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    def scores_at(self, key: Any, count: int, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Scores of images made from each image, see ``logits_at``.
+
+        Args:
+            key: as there.
+            count: as there.
+            make: as there.
+
+        Returns:
+            ``(B, count)``.
+        """
+        logits = self.logits_at(key, count, make).flatten(0, 1)
+        return self.target.score(logits, self.rows.repeat_interleave(count)).view(-1, count)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Scores at other images, one for each, without a graph.
+
+        Args:
+            images: ``(B, C, *space)``.
+
+        Returns:
+            ``(B,)``.
+        """
+        return self.scores_at(None, 1, lambda rows, _: images[rows])[:, 0]
+
+    def mean_gradient(self, steps: int, point: Point, wanted: Tensor | None = None) -> Tensor:
         """Average gradients of the score over steps for every image, chunk by chunk.
 
         Args:
             steps: number of steps per image.
-            point: maps rows ``(N,)`` and steps ``(N,)`` to the images to look at and the factor of each gradient,
-                both broadcastable to ``(N, C, *space)``.
+            point: maps rows and steps to the images to look at and the factor of each gradient, which broadcasts.
+            wanted: rows that are to be averaged; None takes all. The others are zero.
 
         Returns:
             ``sum over steps of factor * gradient / steps``, shape ``(B, C, *space)``.
         """
+        return self.gradient_moments(steps, point, (1,), wanted)[0]
+
+    def gradient_moments(
+        self, steps: int, point: Point, powers: tuple[int, ...], wanted: Tensor | None = None
+    ) -> list[Tensor]:
+        """Average powers of gradients over steps, see ``mean_gradient``.
+
+        Args:
+            steps: number of steps per image.
+            point: maps rows and steps to images and factors.
+            powers: of ``factor * gradient``.
+            wanted: rows that are to be averaged; None takes all.
+
+        Returns:
+            The mean of each power, ``(B, C, *space)``; in double precision where there are several.
+        """
         self.logits  # noqa: B018  the targets are those of the images themselves
-        total = torch.zeros_like(self.image)
-        rows = self.rows.repeat_interleave(steps)
-        indices = torch.arange(steps, device=rows.device).repeat(len(self.image))
+        dtype = torch.float64 if len(powers) > 1 else self.image.dtype
+        totals = [torch.zeros_like(self.image, dtype=dtype) for _ in powers]
+        wanted = self.rows if wanted is None else wanted
+        rows = wanted.repeat_interleave(steps)
+        indices = torch.arange(steps, device=rows.device).repeat(len(wanted))
 
         def body(part: slice) -> None:
             images, factor = point(rows[part], indices[part])
@@ -216,10 +284,12 @@ class Probe:
             with torch.enable_grad():
                 score = self.target.score(self.forward(images), rows[part])
             (gradient,) = gradients_of(score, [images])
-            total.index_add_(0, rows[part], gradient * factor / steps)
+            gradient *= factor
+            for total, power in zip(totals, powers, strict=True):
+                total.index_add_(0, rows[part], gradient.to(dtype) ** power / steps)
 
         memory.in_chunks(len(rows), self.chunk(), body)
-        return total
+        return totals
 
     def chunk(self) -> int:
         """How many images go through the network at once in a loop.
@@ -230,56 +300,3 @@ class Probe:
         if not self._bytes:  # no pass with a graph has been measured yet
             self._bytes = 64 * self.image[0].numel() * self.image.element_size()
         return memory.chunk_size(self.image[0].numel(), self._bytes, self.image.device, self.budget)
-
-    # What methods share.
-
-    def draw(self, stream: int, steps: Tensor | None = None) -> Tensor:
-        """Standard normal noise that depends on the seed, the stream and the step alone.
-
-        Every image of a batch, alone or not and in whatever chunk, meets the same numbers on every device.
-
-        Args:
-            stream: which of a method's random quantities this is.
-            steps: ``(N,)``, the step of each row; None draws once.
-
-        Returns:
-            ``(N, C, *space)``, or ``(C, *space)``.
-        """
-        shape, device, dtype = self.image.shape[1:], self.image.device, self.image.dtype
-        drawn = {
-            step: torch.randn(shape, generator=torch.Generator().manual_seed(hash((self.seed, stream, step)))).to(dtype)
-            for step in ([0] if steps is None else dict.fromkeys(steps.tolist()))
-        }
-        noise = drawn[0] if steps is None else torch.stack([drawn[step] for step in steps.tolist()])
-        return noise.to(device)
-
-    def uniform(self, count: int) -> Tensor:
-        """Numbers between 0 and 1 that depend on the seed alone.
-
-        Args:
-            count: how many.
-
-        Returns:
-            ``(count,)``, on the images' device.
-        """
-        drawn = torch.rand(count, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
-        return drawn.to(self.image)
-
-    def claim(self, **facts: Any) -> None:
-        """Record what a method can check about itself.
-
-        Args:
-            **facts: JSON-able values; tensors become lists.
-        """
-        self.claims.update({k: v.tolist() if isinstance(v, Tensor) else v for k, v in facts.items()})
-
-    def claim_completeness(self, attribution: Tensor, difference: Tensor) -> None:
-        """Record how far the sum of an attribution is from the difference of scores that it explains.
-
-        Args:
-            attribution: ``(B, C, *space)``, before any reduction that loses its sum.
-            difference: ``(B,)``, score of the image minus score of the baseline.
-        """
-        gap = attribution.double().flatten(1).sum(1) - difference.double()
-        scale = difference.double().abs().clamp_min(torch.finfo(torch.float64).tiny)
-        self.claim(score_difference=difference, completeness_gap=gap, relative_gap=gap.abs() / scale)

@@ -129,8 +129,8 @@ def test_target_layers_by_name_module_callable_and_several():
 def test_the_last_layer_with_spatial_extent_is_found_and_named():
     network, image = case("3D")
     found = explain(network, image, ["gradcam"])
-    assert found.records["gradcam"]["layer"] == "last"
-    assert torch.equal(found["gradcam"], explain(network, image, ["gradcam"], target_layer="last")["gradcam"])
+    assert found.records["gradcam"]["layer"] == "end"
+    assert torch.equal(found["gradcam"], explain(network, image, ["gradcam"], target_layer="end")["gradcam"])
 
 
 def test_containers_around_the_last_layer_give_it_their_name():
@@ -175,7 +175,7 @@ def test_the_public_door():
     ({"target": lambda z: z}, r"scores of shape \(2,\), got \(2, 3\)"),
     ({"target_layer": "lasst", "methods": ["gradcam"]}, "no layer 'lasst'; did you mean last"),
     ({"target_layer": "xyzzy", "methods": ["gradcam"]}, "the network has stem, normalise"),
-    ({"target_layer": "head", "methods": ["gradcam"]}, r"wanted an output \(B, C, \*space\), got \(2, 3\)"),
+    ({"target_layer": "head", "methods": ["gradcam"]}, r"wanted an output \(B, C, \*space\) or tokens, got \(2, 3\)"),
     ({"options": {"gradcam": {}}}, "given for gradcam, which is not among the methods"),
     ({"methods": ["integrated_gradients"], "options": {"integrated_gradients": {"steps": 0}}}, "wanted at least 1"),
     ({"methods": ["integrated_gradients"], "options": {"integrated_gradients": {"quadrature": "simpson"}}}, "simpson"),

@@ -1,0 +1,283 @@
+"""Target layers: found by name or as the last with spatial extent, read as they run, and laid out in space."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from medsal.errors import UsageError
+
+_LAST_SPATIAL: WeakKeyDictionary[nn.Module, dict[torch.Size, str]] = WeakKeyDictionary()
+
+MOST_EXTRA_TOKENS = 5
+"""Class, distillation and register tokens that may stand in front of those of the image."""
+
+
+class FeatureReader:
+    """Hooks that keep the output of target layers, safe from later in-place operations.
+
+    A hook keeps the layer's own output and hands a clone on, so that an in-place activation behind the layer changes
+    the clone alone (the value a plain hook would keep is overwritten without a word). Outputs of transformers,
+    tokens ``(N, L, C)`` and channels-last maps ``(N, *layer_space, C)``, are laid out as ``(N, C, *layer_space)``.
+
+    Args:
+        network: the borrowed network.
+        layers: names of layers; None finds the last layer with spatial extent in the same pass. Of a transformer that
+            is the last normalisation whose image tokens the score depends on.
+        image: ``(N, C, *space)``, as the network will see it.
+        detach: cut the graph in front of the first layer that is reached, so that nothing below it is kept.
+
+    Attributes:
+        features: name of the layer -> its raw output; the last one of a layer that ran often.
+    """
+
+    def __init__(
+        self, network: nn.Module, layers: tuple[str, ...] | None, image: Tensor, *, detach: bool = False
+    ) -> None:
+        self.network = network
+        self.layers = layers
+        self.image = image
+        self.detach = detach and layers is not None
+        self.features: dict[str, Tensor] = {}
+        self._handed: Tensor | None = None
+        self._kept = torch.empty(0)
+        self._version = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[FeatureReader]:
+        """Read during the forwards inside the ``with`` block.
+
+        Yields:
+            Itself.
+        """
+        modules = dict(self.network.named_modules())
+        names = [name for name in modules if name] if self.layers is None else self.layers
+        hook = self._find if self.layers is None else self._read
+        handles = [modules[name].register_forward_hook(hook(name)) for name in names]
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._handed = None
+
+    def _read(self, name: str) -> Any:
+        """Hook of a layer that was named."""
+
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor) or layout(self.network, output, self.image) is None:
+                came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise UsageError(f"target_layer {name!r}: wanted an output (B, C, *space) or tokens, got {came}")
+            return self._keep(name, output)
+
+        return hook
+
+    def _find(self, name: str) -> Any:
+        """Hook of every layer, where the last one with spatial extent is looked for."""
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor) or output.ndim < 3:
+                return None
+            tokens = output.ndim == 3
+            if (tokens and not isinstance(module, nn.LayerNorm)) or _enlarges(inputs, output):
+                return None
+            if layout(self.network, output, self.image) is None:
+                return None
+            if output is self._handed and output._version == self._version:  # a container around the last layer
+                self.features.pop(next(reversed(self.features)))
+                self.features[name] = self._kept
+                return None
+            if not (tokens and all(kept.ndim == 3 for kept in self.features.values())):
+                self.features.clear()
+            return self._keep(name, output)
+
+        return hook
+
+    def _keep(self, name: str, output: Tensor) -> Tensor:
+        if self.detach and not output.requires_grad:
+            output = output.detach().requires_grad_()
+        self._kept = self.features[name] = output
+        self._handed = output.clone()
+        self._version = self._handed._version
+        return self._handed
+
+    def spatial(self, gradients: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Lay features and their gradients out in space.
+
+        Args:
+            gradients: of the features, in their order.
+
+        Returns:
+            Layer -> features and gradients, ``(N, C, *layer_space)``; where the layer was looked for, one layer.
+        """
+        found = {}
+        for (name, raw), gradient in zip(self.features.items(), gradients, strict=True):
+            found[name] = spatial(self.network, raw.detach(), self.image), spatial(self.network, gradient, self.image)
+        if self.layers is None:
+            reached = [name for name, (_, gradient) in found.items() if gradient.any()] or list(found)
+            return {reached[-1]: found[reached[-1]]}
+        return found
+
+
+def _enlarges(inputs: Any, output: Tensor) -> bool:
+    """Padding, not a feature map: more positions come out than went in."""
+    first = inputs[0] if inputs else None
+    if not isinstance(first, Tensor) or first.ndim != output.ndim:
+        return False
+    return output.shape[2:].numel() > first.shape[2:].numel()
+
+
+def layout(network: nn.Module, output: Tensor, image: Tensor) -> tuple[int, ...] | None:
+    """Find the space that the output of a layer covers.
+
+    Args:
+        network: the network.
+        output: of a layer.
+        image: ``(N, C, *space)``.
+
+    Returns:
+        ``layer_space``; None where the output has no spatial extent.
+    """
+    if output.ndim == 3:
+        return token_grid(network, output.shape[1], image.shape[2:])
+    if output.ndim < 4:
+        return None
+    space = output.shape[1:-1] if channels_last(output, image) else output.shape[2:]
+    return tuple(space) if math.prod(space) > 1 else None
+
+
+def spatial(network: nn.Module, output: Tensor, image: Tensor) -> Tensor:
+    """Lay the output of a layer out in space.
+
+    Args:
+        network: the network.
+        output: ``(N, C, *layer_space)``, channels-last ``(N, *layer_space, C)`` or tokens ``(N, L, C)``.
+        image: ``(N, C, *space)``.
+
+    Returns:
+        ``(N, C, *layer_space)``, in single precision at least.
+    """
+    if output.dtype in {torch.float16, torch.bfloat16}:
+        output = output.float()
+    grid = layout(network, output, image)
+    assert grid is not None
+    if output.ndim == 3:
+        tokens = output[:, output.shape[1] - math.prod(grid) :]
+        return tokens.transpose(1, 2).reshape(len(output), output.shape[2], *grid)
+    return output.movedim(-1, 1) if channels_last(output, image) else output
+
+
+def channels_last(output: Tensor, image: Tensor) -> bool:
+    """Tell ``(N, *layer_space, C)`` from ``(N, C, *layer_space)`` by which of them shrinks every axis alike.
+
+    Args:
+        output: of a layer, of 4 or 5 dimensions.
+        image: ``(N, C, *space)``.
+
+    Returns:
+        True for channels-last.
+    """
+    if output.ndim != image.ndim:
+        return False
+
+    def uneven(space: torch.Size) -> float:
+        ratios = [n / m for n, m in zip(image.shape[2:], space, strict=True)]
+        return max(ratios) / min(ratios)
+
+    return uneven(output.shape[2:]) > 2 and uneven(output.shape[1:-1]) < 1.5
+
+
+def token_grid(network: nn.Module, tokens: int, space: torch.Size) -> tuple[int, ...] | None:
+    """Find the grid of patches that tokens stand for.
+
+    Args:
+        network: the network; the strides of its convolutions and its ``patch_size`` attributes are tried first.
+        tokens: how many there are, with class tokens.
+        space: the image's.
+
+    Returns:
+        Patches along each axis; None where no grid fits.
+    """
+    for patch in _patches(network, space):
+        grid = tuple(n // p for n, p in zip(space, patch, strict=True))
+        if math.prod(grid) > 1 and 0 <= tokens - math.prod(grid) <= MOST_EXTRA_TOKENS:
+            return grid
+    return None
+
+
+def _patches(network: nn.Module, space: torch.Size) -> Iterator[tuple[int, ...]]:
+    """Sizes that a patch may have, the likeliest first."""
+    for module in network.modules():
+        size = module.stride if isinstance(module, nn.Conv2d | nn.Conv3d) else getattr(module, "patch_size", None)
+        size = (size,) * len(space) if isinstance(size, int) else size
+        if isinstance(size, tuple | list) and len(size) == len(space) and math.prod(size) > 1:
+            yield tuple(int(n) for n in size)
+    for edge in range(2, min(space) + 1):
+        if all(n % edge == 0 for n in space):
+            yield (edge,) * len(space)
+
+
+def layer_names(network: nn.Module, wanted: Any) -> tuple[str, ...] | None:
+    """Turn what a user gave as target layer into names of layers.
+
+    Args:
+        network: the network.
+        wanted: None (found in the first pass), a dotted name, a module, a callable from the network to one of these,
+            or a sequence of them.
+
+    Returns:
+        Names, or None.
+
+    Raises:
+        UsageError: if a layer does not exist; the error says which come near.
+    """
+    if wanted is None:
+        return None
+    if callable(wanted) and not isinstance(wanted, nn.Module):
+        return layer_names(network, wanted(network))
+    if isinstance(wanted, str | nn.Module):
+        wanted = [wanted]
+    modules = dict(network.named_modules())
+    names = {module: name for name, module in modules.items()}
+    found = []
+    for item in wanted:
+        name = names.get(item) if isinstance(item, nn.Module) else str(item)
+        if not name or name not in modules:
+            near = difflib.get_close_matches(str(name), modules, 5, 0.4)
+            top = [child for child, _ in network.named_children()]
+            hint = f"did you mean {', '.join(near)}?" if near else f"the network has {', '.join(top)}"
+            raise UsageError(f"target_layer: the network has no layer {name or type(item).__name__!r}; {hint}")
+        found.append(name)
+    return tuple(found)
+
+
+def known_last_layer(network: nn.Module, shape: torch.Size) -> tuple[str, ...] | None:
+    """Recall the last layer with spatial extent that an earlier pass over images of this shape found.
+
+    Args:
+        network: the network.
+        shape: shape of one image, ``(C, *space)``.
+
+    Returns:
+        Its name, or None.
+    """
+    name = _LAST_SPATIAL.get(network, {}).get(shape)
+    return None if name is None else (name,)
+
+
+def remember_last_layer(network: nn.Module, shape: torch.Size, name: str) -> None:
+    """Keep the name that a pass found, for as long as the network lives.
+
+    Args:
+        network: the network.
+        shape: shape of one image, ``(C, *space)``.
+        name: the layer.
+    """
+    _LAST_SPATIAL.setdefault(network, {})[shape] = name
