@@ -18,7 +18,7 @@ from medsal.attribution.cam import (
     layercam,
     xgradcam,
 )
-from medsal.attribution.deep_lift import deep_lift
+from medsal.attribution.deep_lift import deep_lift, layer_deep_lift
 from medsal.attribution.gradient import deconvnet, fullgrad, guided_backprop, input_x_gradient, saliency
 from medsal.attribution.lrp import (
     excitation_backprop,
@@ -102,6 +102,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _row(guided_gradcam, "Selvaraju 2017, arXiv:1610.02391", GUIDED, FEATURES, signed=True, cost=0.5, degree=2),
             # rules on operations
             _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.3, complete=True),
+            _row(layer_deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, FEATURES, RULES, signed=True, cost=1.3),
             _row(lrp_epsilon, "Binder 2016, arXiv:1604.00825", RULES, signed=True, cost=1.3),
             _row(lrp_epsilon_plus, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=2),
             _row(lrp_epsilon_plus_flat, "Lapuschkin 2019, arXiv:1902.10178", RULES, signed=True, cost=2),

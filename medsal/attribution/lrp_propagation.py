@@ -6,16 +6,21 @@ So relevance also passes values that are exactly zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from medsal.attribution.operations import LINEAR, SINGLY_LINEAR, Interception, Kept, Rule, operation_name, tensors_in
+from medsal.attribution.operations import (
+    LINEAR,
+    SINGLY_LINEAR,
+    Interception,
+    Rule,
+    depending,
+    operation_name,
+    tensors_in,
+)
 
 CONVOLUTIONS = frozenset(name for name in SINGLY_LINEAR if name.startswith("conv"))
 SUMS = frozenset(
@@ -105,84 +110,3 @@ class Propagation(Interception):
         if first and self.composite.first:
             return self.composite.first
         return self.composite.convolution if name in CONVOLUTIONS else self.composite.linear
-
-    def replace(
-        self,
-        name: str,
-        compute: Callable[..., Tensor],
-        tensors: Sequence[Tensor],
-        propagate: Callable[[list[Tensor], Tensor], Sequence[Tensor]],
-    ) -> Tensor:
-        """Run an operation and carry relevance back through it.
-
-        Args:
-            name: the operation, to be counted.
-            compute: the operation as a function of the tensors.
-            tensors: those that depend on the image.
-            propagate: maps the values of the tensors and the relevance of the output to that of each tensor.
-
-        Returns:
-            What the operation gives.
-        """
-        self.handled[name] += 1
-        result: Tensor = _Propagate.apply(compute, propagate, [self.keep(tensor) for tensor in tensors], *tensors)
-        return result
-
-
-class _Propagate(torch.autograd.Function):
-    """An operation whose backward is a rule."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, compute: Callable[..., Tensor], propagate: Callable[..., Any], kept: list[Kept], *tensors: Tensor
-    ) -> Tensor:
-        ctx.rule = propagate, kept
-        return compute(*tensors)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        propagate, kept = ctx.rule
-        return None, None, None, *propagate([k.tensor for k in kept], relevance)
-
-
-def depending(*values: Any) -> list[Tensor]:
-    """The tensors among arguments that depend on the image.
-
-    Args:
-        *values: arguments, nested or not.
-
-    Returns:
-        As many as there are.
-    """
-    return [tensor for tensor in tensors_in(values) if tensor.requires_grad]
-
-
-def function_of(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], places: Sequence[Tensor]
-) -> Callable[..., Any]:
-    """Write a call as a function of some of its tensors.
-
-    Args:
-        func: an operation.
-        args: its arguments.
-        kwargs: its arguments by keyword.
-        places: tensors among them, in their order.
-
-    Returns:
-        A function of as many tensors, which take their places in this order.
-    """
-    identities = {id(place) for place in places}
-
-    def put(value: Any, tensors: Iterator[Tensor]) -> Any:
-        if id(value) in identities:
-            return next(tensors)
-        if isinstance(value, Mapping):
-            return {key: put(item, tensors) for key, item in value.items()}
-        return tuple(put(item, tensors) for item in value) if type(value) in {list, tuple} else value
-
-    def call(*tensors: Tensor) -> Any:
-        given = iter(tensors)
-        return func(*put(args, given), **put(kwargs, given))
-
-    return call

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from medsal.errors import UsageError
@@ -26,7 +27,8 @@ LINEAR = frozenset(
     view view_as reshape flatten unflatten squeeze unsqueeze transpose permute movedim moveaxis swapaxes expand
     expand_as contiguous clone to type_as type float double half bfloat16 cpu cuda detach t roll flip repeat tile
     repeat_interleave
-    getitem narrow select index_select gather unfold fold pixel_shuffle pixel_unshuffle channel_shuffle
+    getitem where masked_fill narrow select index_select gather unfold fold pixel_shuffle pixel_unshuffle
+    channel_shuffle
     identity requires_grad register_hook retain_grad set get data
     """.split()
 )
@@ -98,6 +100,27 @@ class Kept:
         self.tensor = tensor.detach()
 
 
+Backward = Callable[[list[Tensor], Tensor], Sequence[Tensor]]
+"""Maps what went into an operation, and what its output is handed back, to what each input is handed back."""
+
+
+class _Replaced(torch.autograd.Function):
+    """An operation whose backward is a rule."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, compute: Callable[..., Tensor], backward: Backward, kept: list[Kept], *tensors: Tensor
+    ) -> Tensor:
+        ctx.rule = backward, kept
+        return compute(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, handed: Tensor) -> tuple[Tensor | None, ...]:
+        backward, kept = ctx.rule
+        return None, None, None, *backward([k.tensor for k in kept], handed)
+
+
 class Interception(TorchFunctionMode):
     """See every operation of a forward and replace those that have a rule.
 
@@ -147,12 +170,30 @@ class Interception(TorchFunctionMode):
         self._kept.setdefault(tensor.untyped_storage().data_ptr(), []).append(kept)
         return kept
 
+    def replace(
+        self, name: str, compute: Callable[..., Tensor], tensors: Sequence[Tensor], backward: Backward
+    ) -> Tensor:
+        """Run an operation with a rule for its backward.
+
+        Args:
+            name: the operation, to be counted.
+            compute: the operation as a function of the tensors.
+            tensors: those that depend on the image.
+            backward: the rule.
+
+        Returns:
+            What the operation gives.
+        """
+        self.handled[name] += 1
+        result: Tensor = _Replaced.apply(compute, backward, [self.keep(tensor) for tensor in tensors], *tensors)
+        return result
+
     def _before_writing(self, tensor: Tensor) -> None:
         for kept in self._kept.pop(tensor.untyped_storage().data_ptr(), []):
             kept.tensor = kept.tensor.clone()
 
     def _refuse(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        depend = sum(tensor.requires_grad for tensor in tensors_in([args, kwargs]))
+        depend = len(depending(args, kwargs))
         several = name in SINGLY_LINEAR and depend > 1
         if name in self.plain and not several and not (name == "batch_norm" and _training(args, kwargs)):
             return
@@ -187,6 +228,48 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
     elif isinstance(values, list | tuple):
         for value in values:
             yield from tensors_in(value)
+
+
+def depending(*values: Any) -> list[Tensor]:
+    """Find the tensors among arguments that depend on the image.
+
+    Args:
+        *values: arguments, nested or not.
+
+    Returns:
+        As many as there are, in their order.
+    """
+    return [tensor for tensor in tensors_in(values) if tensor.requires_grad]
+
+
+def function_of(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], places: Sequence[Tensor]
+) -> Callable[..., Any]:
+    """Write a call as a function of some of its tensors.
+
+    Args:
+        func: an operation.
+        args: its arguments.
+        kwargs: its arguments by keyword.
+        places: tensors among them, in their order.
+
+    Returns:
+        A function of as many tensors, which take their places in this order.
+    """
+    identities = {id(place) for place in places}
+
+    def put(value: Any, tensors: Iterator[Tensor]) -> Any:
+        if id(value) in identities:
+            return next(tensors)
+        if isinstance(value, Mapping):
+            return {key: put(item, tensors) for key, item in value.items()}
+        return tuple(put(item, tensors) for item in value) if type(value) in {list, tuple} else value
+
+    def call(*tensors: Tensor) -> Any:
+        given = iter(tensors)
+        return func(*put(args, given), **put(kwargs, given))
+
+    return call
 
 
 def _out_of_place(func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], Any, Any]:
