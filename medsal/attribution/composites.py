@@ -81,10 +81,10 @@ def multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
 
     def split(tensor: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         projected = functional.linear(tensor, weight, bias)
-        return projected.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)
+        return projected.reshape(*projected.shape[:2], heads, -1).permute(1, 2, 0, 3)
 
-    parts = [split(given[n], w, b) for n, w, b in zip(("query", "key", "value"), weights, biases, strict=True)]
-    joined = attention(*parts, attn_mask=given.get("attn_mask")).permute(2, 0, 1, 3).flatten(2)
+    q, k, v = (split(given[n], w, b) for n, w, b in zip(("query", "key", "value"), weights, biases, strict=True))
+    joined = attention(q, k, v, given.get("attn_mask")).permute(2, 0, 1, 3).flatten(2)
     return functional.linear(joined, given["out_proj_weight"], given["out_proj_bias"]), None
 
 

@@ -222,7 +222,7 @@ def _normalisation(mode: ImagePass, func: Callable[..., Any], args: tuple[Any, .
         weight = None if weight is None else weight.view(-1, *[1] * (x.ndim - 2))
         first = len(x) * groups
     else:
-        first = x[(..., *[0] * len(given["normalized_shape"]))].numel()
+        first = x.flatten(-len(given["normalized_shape"])).shape[:-1].numel()
     rule = standardise_rule(start, lambda z: z.reshape(first, -1), weight, eps, centred=name != "rms_norm")
     return mode.replace(name, function_of(func, args, kwargs, [x]), [x], rule)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medsal.attribution.lrp_sums import pull, quotient, vanishing
+from medsal.attribution.lrp_sums import pull, quotient, sign, vanishing
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class Weighted:
         bias: its bias where that takes relevance, else None.
         keeps: relevance is kept: where nothing contributed to an output it is spread evenly over what might have, and
             denominators of one sign have no stabiliser.
+        inside: makes ones where the input is not padding and zeros where it is; None where none of it is known to be.
     """
 
     apply: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     weight: Tensor
     bias: Tensor | None = None
     keeps: bool = True
+    inside: Callable[[], Tensor] | None = None
 
 
 LinearRule = Callable[[Weighted, Tensor, Tensor, float], Tensor]
@@ -62,10 +64,10 @@ def epsilon_rule(operation: Weighted, x: Tensor, relevance: Tensor, epsilon: flo
 
     with torch.no_grad():
         total, most = signed(x), unsigned(x.abs())
-    sign = torch.where(total < 0, -1, 1)
+    stabiliser = epsilon * sign(total)
     nothing = most <= vanishing(x.dtype)
-    part = quotient(relevance.masked_fill(nothing, 0), total + sign * epsilon * most, 0)
-    (found,), (rest,) = pull(signed, [x], lambda _: part), pull(unsigned, [x.abs()], lambda _: part * sign * epsilon)
+    part = quotient(relevance.masked_fill(nothing, 0), total + stabiliser * most, 0)
+    (found,), (rest,) = pull(signed, [x], lambda _: part), pull(unsigned, [x.abs()], lambda _: part * stabiliser)
     found = found + rest
     return found + flat_rule(operation, x, relevance * nothing, 0) if (nothing & (relevance != 0)).any() else found
 
@@ -132,7 +134,7 @@ def alpha2_beta1_rule(operation: Weighted, x: Tensor, relevance: Tensor, epsilon
 
 
 def flat_rule(operation: Weighted, x: Tensor, relevance: Tensor, epsilon: float = 0) -> Tensor:  # noqa: ARG001  as all
-    """Evenly over everything that goes into an output.
+    """Evenly over everything that goes into an output and is not padding.
 
     Args:
         operation: the operation.
@@ -145,7 +147,9 @@ def flat_rule(operation: Weighted, x: Tensor, relevance: Tensor, epsilon: float 
     """
     ones = torch.ones_like(operation.weight)
     (found,) = pull(
-        lambda z: operation.apply(z, ones, None), [torch.ones_like(x)], lambda count: quotient(relevance, count, 0)
+        lambda z: operation.apply(z, ones, None),
+        [torch.ones_like(x) if operation.inside is None else operation.inside()],
+        lambda count: quotient(relevance, count, 0),
     )
     return found
 
@@ -162,10 +166,10 @@ LINEAR_RULES: dict[str, LinearRule] = {
 Side = list[tuple[Tensor, Tensor, Tensor | None]]
 
 
-def _contributions(operation: Weighted, x: Tensor, sign: int) -> Side:
+def _contributions(operation: Weighted, x: Tensor, side: int) -> Side:
     """Pairs of inputs and weights whose products have a sign; the bias of that sign is in the first."""
-    weight = operation.weight * sign
-    bias = None if operation.bias is None else (operation.bias * sign).clamp_min(0)
+    weight = operation.weight * side
+    bias = None if operation.bias is None else (operation.bias * side).clamp_min(0)
     found: Side = [(x.clamp_min(0), weight.clamp_min(0), bias)]
     if (x < 0).any():
         found.append((-x.clamp_max(0), -weight.clamp_max(0), None))

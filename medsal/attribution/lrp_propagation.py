@@ -6,10 +6,13 @@ So relevance also passes values that are exactly zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from medsal.attribution.operations import (
@@ -18,6 +21,7 @@ from medsal.attribution.operations import (
     Interception,
     Rule,
     depending,
+    in_place,
     operation_name,
     tensors_in,
 )
@@ -76,18 +80,26 @@ class Propagation(Interception):
 
     Attributes:
         gates: what says how much of something else passes, and takes no relevance in products.
+        inside: padded tensor -> makes ones padded with zeros in the same way.
     """
 
     def __init__(self, composite: Composite, rules: Mapping[str, Rule]) -> None:
         super().__init__(rules, ROUTING)
         self.composite = composite
         self.started = False
-        self.gates = WeakTensorKeyDictionary()
+        self.gates: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
+        self.inside: MutableMapping[Tensor, Callable[[], Tensor]] = WeakTensorKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = operation_name(func)
+        name, kwargs = operation_name(func), kwargs or {}
         gate = name in GATING or (name in FOLLOWED and self._all_gates(args, kwargs))
         result = super().__torch_function__(func, types, args, kwargs)
+        if in_place(func, kwargs) and isinstance(result, Tensor):  # what it was known to be it may be no more
+            self.gates.pop(result, None)
+            self.inside.pop(result, None)
+        if name == "pad" and args and not (args[3] if len(args) > 3 else kwargs.get("value")):
+            like = partial(torch.ones, args[0].shape, dtype=args[0].dtype, device=args[0].device)
+            self.inside[result] = lambda: func(like(), *args[1:], **kwargs)
         if gate:
             for tensor in tensors_in(result):
                 self.gates[tensor] = True

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medsal.attribution.composites import multi_head_attention
 from medsal.attribution.lrp_linear import LINEAR_RULES, Weighted
 from medsal.attribution.lrp_propagation import SUMS, Propagation
 from medsal.attribution.lrp_sums import quotient, share_sum
@@ -44,10 +45,10 @@ def _pass(mode: Propagation, func: Callable[..., Any], args: tuple[Any, ...], kw
 
 
 def _batch_norm(mode: Propagation, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Passes relevance, unless every sum is shared by sign and biases take theirs: then its shift is such a bias."""
+    """Passes relevance, unless the epsilon rule holds everywhere and biases take theirs: then its shift is a bias."""
     composite = mode.composite
     depend = depending(args, kwargs)
-    if not (composite.absorb and composite.sums == "signed") or len(depend) != 1:
+    if not (composite.absorb and composite.convolution == "epsilon") or len(depend) != 1:
         return _pass(mode, func, args, kwargs)
     function = function_of(func, args, kwargs, depend)
 
@@ -81,7 +82,13 @@ def _weighted(mode: Propagation, func: Callable[..., Any], args: tuple[Any, ...]
 def _linear(mode: Propagation, name: str, operation: Weighted, x: Tensor) -> Tensor:
     composite, bias = mode.composite, operation.bias
     rule = LINEAR_RULES[mode.linear_rule(name)]
-    seen = Weighted(operation.apply, operation.weight, bias if composite.absorb else None, not composite.absorb)
+    seen = Weighted(
+        operation.apply,
+        operation.weight,
+        bias if composite.absorb else None,
+        keeps=not composite.absorb,
+        inside=mode.inside.get(x, None),
+    )
     return mode.replace(
         name,
         lambda z: operation.apply(z, operation.weight, bias),
@@ -215,6 +222,11 @@ def _attention(mode: Propagation, func: Callable[..., Any], args: tuple[Any, ...
     return _shared(mode, operation_name(func), function, value) if value.requires_grad else function(value)
 
 
+def _multi_head(mode: Propagation, _func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with mode:
+        return multi_head_attention(*args, **kwargs)
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(PASSING, _pass),
     **dict.fromkeys(SINGLY_LINEAR, _weighted),
@@ -225,5 +237,6 @@ RULES: dict[str, Rule] = {
     "batch_norm": _batch_norm,
     "addmm": _addmm,
     "scaled_dot_product_attention": _attention,
+    "multi_head_attention_forward": _multi_head,
 }
 """Name of an operation -> its rule; what is not here must move values only."""

@@ -20,6 +20,18 @@ def vanishing(dtype: torch.dtype) -> float:
     return float(torch.finfo(dtype).tiny ** 0.75)
 
 
+def sign(total: Tensor) -> Tensor:
+    """The sign of numbers, plus for zero.
+
+    Args:
+        total: any numbers.
+
+    Returns:
+        1 or -1, of their type.
+    """
+    return 1 - 2 * (total < 0).to(total.dtype)
+
+
 def quotient(relevance: Tensor, total: Tensor, epsilon: float | Tensor) -> Tensor:
     """Divide relevance by what an output is made of, kept away from zero.
 
@@ -31,7 +43,7 @@ def quotient(relevance: Tensor, total: Tensor, epsilon: float | Tensor) -> Tenso
     Returns:
         Their quotient; zero where the total and the stabiliser vanish.
     """
-    stable = total + torch.where(total < 0, -epsilon, epsilon)
+    stable = total + epsilon * sign(total)
     empty = stable.abs() <= vanishing(total.dtype)
     return torch.where(empty, 0, relevance / stable.masked_fill(empty, 1))
 
