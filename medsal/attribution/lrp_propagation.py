@@ -15,16 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from medsal.attribution.operations import (
-    LINEAR,
-    SINGLY_LINEAR,
-    Interception,
-    Rule,
-    depending,
-    in_place,
-    operation_name,
-    tensors_in,
-)
+from medsal.attribution.arguments import depending, tensors_in
+from medsal.attribution.operations import LINEAR, SINGLY_LINEAR, Interception, Rule, in_place, operation_name
 
 CONVOLUTIONS = frozenset(name for name in SINGLY_LINEAR if name.startswith("conv"))
 SUMS = frozenset(

@@ -8,7 +8,7 @@ image, or is refused by name; none is passed over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from medsal.attribution.arguments import depending
 from medsal.errors import UsageError
 
 LINEAR = frozenset(
@@ -111,14 +112,17 @@ class _Replaced(torch.autograd.Function):
     def forward(
         ctx: Any, compute: Callable[..., Tensor], backward: Backward, kept: list[Kept], *tensors: Tensor
     ) -> Tensor:
+        device = tensors[0].device.type
         ctx.rule = backward, kept
+        ctx.precision = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         return compute(*tensors)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, handed: Tensor) -> tuple[Tensor | None, ...]:
         backward, kept = ctx.rule
-        return None, None, None, *backward([k.tensor for k in kept], handed)
+        with torch.autocast(*ctx.precision):
+            return None, None, None, *backward([k.tensor for k in kept], handed)
 
 
 class Interception(TorchFunctionMode):
@@ -210,66 +214,6 @@ Rule = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 def _training(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     position = 5  # batch_norm(input, running_mean, running_var, weight, bias, training)
     return bool(kwargs.get("training", args[position] if len(args) > position else False))
-
-
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Find the tensors in arguments or results.
-
-    Args:
-        values: a tensor, or tensors nested in lists, tuples and mappings, among whatever else.
-
-    Yields:
-        Each, in order.
-    """
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        yield from tensors_in(list(values.values()))
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from tensors_in(value)
-
-
-def depending(*values: Any) -> list[Tensor]:
-    """Find the tensors among arguments that depend on the image.
-
-    Args:
-        *values: arguments, nested or not.
-
-    Returns:
-        As many as there are, in their order.
-    """
-    return [tensor for tensor in tensors_in(values) if tensor.requires_grad]
-
-
-def function_of(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], places: Sequence[Tensor]
-) -> Callable[..., Any]:
-    """Write a call as a function of some of its tensors.
-
-    Args:
-        func: an operation.
-        args: its arguments.
-        kwargs: its arguments by keyword.
-        places: tensors among them, in their order.
-
-    Returns:
-        A function of as many tensors, which take their places in this order.
-    """
-    identities = {id(place) for place in places}
-
-    def put(value: Any, tensors: Iterator[Tensor]) -> Any:
-        if id(value) in identities:
-            return next(tensors)
-        if isinstance(value, Mapping):
-            return {key: put(item, tensors) for key, item in value.items()}
-        return tuple(put(item, tensors) for item in value) if type(value) in {list, tuple} else value
-
-    def call(*tensors: Tensor) -> Any:
-        given = iter(tensors)
-        return func(*put(args, given), **put(kwargs, given))
-
-    return call
 
 
 def _out_of_place(func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], Any, Any]:

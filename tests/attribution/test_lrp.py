@@ -324,3 +324,29 @@ def test_every_operation_that_had_a_rule_is_counted():
     assert found.records["lrp_epsilon_plus"]["claims"]["operations"] == {
         "conv2d": 3, "batch_norm": 1, "relu": 2, "add": 1, "mean": 2, "linear": 2, "sigmoid": 1, "mul": 1, "silu": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [*LRP, "excitation_backprop"])
+def test_half_precision_of_the_operations_changes_little(method):
+    network, image = case("2D")
+    network, image = network.float(), image.float()
+    wanted = explain(network, image, [method], target=1)[method]
+    found = explain(network, image, [method], target=1, autocast=torch.bfloat16)[method]
+    assert found.dtype == torch.float32
+    assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+    assert not torch.equal(found, wanted)
+
+
+def test_a_gate_that_is_overwritten_is_a_gate_no_more():
+    class Gated(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            a, b, c = x.split(1, 1)
+            gate = torch.sigmoid(a)
+            gate *= b  # a signal from here on
+            return (gate * c.exp()).flatten(1)
+
+    image = torch.rand(1, 3, 2, 2, dtype=torch.float64)
+    options = {"lrp_epsilon": {"channels": "sum_abs"}}
+    found = explain(Gated(), image, ["lrp_epsilon"], target=0, options=options)["lrp_epsilon"]
+    by_channel = explain(Gated(), image, ["lrp_epsilon"], target=0, options={"lrp_epsilon": {"channels": "max_abs"}})
+    torch.testing.assert_close(by_channel["lrp_epsilon"], found / 2)

@@ -40,10 +40,10 @@ def vit(dims: int) -> nn.Module:
 CONVOLUTIONAL = {
     "densenet121 2D": (lambda: DenseNet121(2, 1, 2), (1, 64, 48)),
     "densenet121 3D": (lambda: DenseNet121(3, 1, 2), (1, 32, 34, 33)),
-    "resnet50 2D": (lambda: resnet50(spatial_dims=2, n_input_channels=1, num_classes=2), (1, 64, 48)),
-    "resnet50 3D": (lambda: resnet50(spatial_dims=3, n_input_channels=1, num_classes=2), (1, 24, 20, 16)),
-    "resnet101 2D": (lambda: resnet101(spatial_dims=2, n_input_channels=1, num_classes=2), (1, 64, 48)),
-    "resnet101 3D": (lambda: resnet101(spatial_dims=3, n_input_channels=1, num_classes=2), (1, 20, 16, 16)),
+    "resnet50 2D": (lambda: resnet50(spatial_dims=2, n_input_channels=1, num_classes=2), (1, 40, 32)),
+    "resnet50 3D": (lambda: resnet50(spatial_dims=3, n_input_channels=1, num_classes=2), (1, 16, 12, 14)),
+    "resnet101 2D": (lambda: resnet101(spatial_dims=2, n_input_channels=1, num_classes=2), (1, 40, 32)),
+    "resnet101 3D": (lambda: resnet101(spatial_dims=3, n_input_channels=1, num_classes=2), (1, 16, 12, 14)),
     "seresnet50 2D": (lambda: SEResNet50(spatial_dims=2, in_channels=3, num_classes=2), (3, 48, 40)),
     "efficientnet-b0 2D": (lambda: EfficientNetBN("efficientnet-b0", False, spatial_dims=2, in_channels=1,
                                                   num_classes=2), (1, 64, 48)),
@@ -90,7 +90,7 @@ def test_convolutional_networks_keep_relevance_and_differences_in_single_precisi
     found = explain(network, image, methods, target=0, options={"deep_lift": {"baseline": 0.3}})
     for method in methods[:3]:
         assert found.records[method]["claims"]["relevance_kept"] == pytest.approx([1], abs=1e-4)
-    assert max(found.records["deep_lift"]["claims"]["relative_gap"]) < 1e-3
+    assert max(found.records["deep_lift"]["claims"]["relative_gap"]) < 1e-4
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

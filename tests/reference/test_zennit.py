@@ -10,8 +10,8 @@ from medsal.attribution.explain import explain
 from tests.networks_for_tests import conv, norm, settled
 
 pytest.importorskip("zennit")
-from zennit.attribution import Gradient  # noqa: E402  it may be missing
-from zennit.composites import (  # noqa: E402  as above
+from zennit.attribution import Gradient
+from zennit.composites import (
     EpsilonAlpha2Beta1,
     EpsilonAlpha2Beta1Flat,
     EpsilonPlus,
@@ -19,9 +19,9 @@ from zennit.composites import (  # noqa: E402  as above
     ExcitationBackprop,
     LayerMapComposite,
 )
-from zennit.core import Composite  # noqa: E402  as above
-from zennit.rules import Epsilon, Norm, Pass  # noqa: E402  as above
-from zennit.types import Activation, AvgPool, Convolution, Linear  # noqa: E402  as above
+from zennit.core import Composite
+from zennit.rules import Epsilon, Norm, Pass
+from zennit.types import Activation, AvgPool, Convolution, Linear
 
 both = pytest.mark.parametrize("dims", [2, 3])
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -126,7 +126,7 @@ class Residual(nn.Module):
 
 @both
 def test_zennit_doubles_relevance_at_every_addition_where_ours_keeps_it(dims):
-    # The addition is no module, so both summands are handed all of the relevance: with 4 of them up to 16 times as much.
+    # The addition is no module, so both summands get all of the relevance: up to 16 times as much after 4 of them.
     network, image = settled(Residual(dims)), torch.randn(2, 2, *(12, 8, 8)[:dims], dtype=torch.float64)
     logit = network(image)[:, 1].detach()
     wrong = theirs(network, image, EpsilonPlus(), 1).flatten(1).sum(1) / logit
