@@ -213,23 +213,32 @@ def test_a_gate_takes_no_relevance(gate):
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second = nn.Conv2d(2, 3, 1, bias=False), nn.Conv2d(2, 3, 1, bias=False)
+            self.first, self.second = nn.Conv2d(1, 3, 1, bias=False), nn.Conv2d(1, 3, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return (self.first(x[:, :2]) * gate(self.second(x[:, 2:]))).mean((2, 3))
+            left, right = x.chunk(2, 3)
+            return (self.first(left) * gate(self.second(right))).mean((2, 3))
 
-    relevance = explain(
-        settled(Gated()), volume(2, channels=4), ["lrp_epsilon_plus"], target=0,
-        options={"lrp_epsilon_plus": {"channels": "max_abs"}},
-    )["lrp_epsilon_plus"]  # fmt: skip
-    whole = explain(settled(Gated()), volume(2, channels=4), ["lrp_epsilon_plus"], target=0)
-    assert whole.records["lrp_epsilon_plus"]["claims"]["relevance_kept"] == pytest.approx([1, 1], abs=1e-9)
-    assert relevance.max() > 0
-    gated, image = settled(Gated()), volume(2, channels=4)
-    with torch.no_grad():
-        gated.first.weight.zero_()  # nothing but the gate has a signal: its branch still takes none
-    silent = explain(gated, image, ["lrp_epsilon_plus"], target=lambda z: z[:, 0] + 0 * z[:, 1])["lrp_epsilon_plus"]
-    assert silent.abs().max() == 0
+    found = explain(settled(Gated()), volume(2), ["lrp_epsilon_plus"], target=0)
+    relevance = found["lrp_epsilon_plus"]
+    assert relevance[..., :4].abs().max() > 0
+    assert relevance[..., 4:].abs().max() == 0
+    assert found.records["lrp_epsilon_plus"]["claims"]["relevance_kept"] == pytest.approx([1, 1], abs=1e-9)
+
+
+@pytest.mark.parametrize("combine", [
+    lambda a, b: a - b, lambda a, b: torch.add(a, b, alpha=3), lambda a, b: torch.sub(a, b, alpha=0.5),
+    lambda a, b: torch.rsub(a, b, alpha=2), lambda a, b: a.clone().sub_(b, alpha=2), lambda a, b: 2 * a + b / 3 - 0 * a,
+    lambda a, b: a + b.mean((2, 3), keepdim=True), lambda a, b: -a + b.sum(3, keepdim=True),
+])  # fmt: skip
+def test_sums_and_differences_of_any_form_share_by_sign_in_the_epsilon_rule(combine):
+    class Sum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return combine(*x.chunk(2, 3)).flatten(1)[:, :3]
+
+    options = {"lrp_epsilon": {"epsilon": 0.0}}
+    found = explain(Sum(), volume(2), ["lrp_epsilon", "input_x_gradient"], target=1, options=options)
+    torch.testing.assert_close(found["lrp_epsilon"], found["input_x_gradient"], **CLOSE)
 
 
 def test_factors_that_are_no_gates_take_the_same():
