@@ -12,6 +12,7 @@ from medsal.attribution.baseline import Baseline, baseline_images
 from medsal.attribution.classifier import gradients_of
 from medsal.attribution.deep_lift_rules import BaselinePass, ImagePass
 from medsal.attribution.features import FeatureReader, spatial
+from medsal.attribution.opaque import refuse_opaque, without_checkpoints
 from medsal.attribution.operations import refuse_scripts
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
@@ -98,8 +99,10 @@ def _compared(probe: Probe, start: Tensor, part: slice, layers: tuple[str, ...])
         start_score = probe.target.score(probe.forward(start), rows)
     image.requires_grad_(not layers)
     rescale = ImagePass(known)
-    with torch.enable_grad(), here.reading(), rescale:
-        score = probe.target.score(probe.forward(image), rows)
+    with torch.enable_grad(), without_checkpoints(), here.reading(), rescale:
+        logits = probe.forward(image)
+        score = probe.target.score(logits, rows)
+    refuse_opaque(logits)
     missing = set(layers) - set(here.features)
     if missing:
         raise UsageError(f"target_layer {missing.pop()!r}: the network did not run it for this image")

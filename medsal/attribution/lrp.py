@@ -25,6 +25,7 @@ from medsal.attribution import memory
 from medsal.attribution.classifier import gradients_of
 from medsal.attribution.lrp_propagation import Composite, Propagation
 from medsal.attribution.lrp_rules import RULES
+from medsal.attribution.opaque import refuse_opaque, without_checkpoints
 from medsal.attribution.operations import refuse_scripts
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
@@ -233,8 +234,9 @@ def _relevance(
     def body(part: slice) -> None:
         image = probe.image[part].detach().requires_grad_()
         mode = Propagation(composite, RULES)
-        with torch.enable_grad(), mode:
+        with torch.enable_grad(), without_checkpoints(), mode:
             logits = probe.forward(image)
+        refuse_opaque(logits)
         start = _start(probe, logits, part, whole=composite.convolution != "excitation")
         (relevance,) = torch.autograd.grad(logits, image, start, allow_unused=True)
         if relevance is None:

@@ -359,3 +359,29 @@ def test_a_gate_that_is_overwritten_is_a_gate_no_more():
     found = explain(Gated(), image, ["lrp_epsilon"], target=0, options=options)["lrp_epsilon"]
     by_channel = explain(Gated(), image, ["lrp_epsilon"], target=0, options={"lrp_epsilon": {"channels": "max_abs"}})
     torch.testing.assert_close(by_channel["lrp_epsilon"], found / 2)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")  # the baseline runs without gradients
+@pytest.mark.parametrize("method", ["lrp_epsilon_plus", "deep_lift", "layer_deep_lift"])
+@pytest.mark.parametrize(("reentrant", "message"), [
+    (True, "autograd function 'CheckpointFunction', inside which rules see nothing"),
+    (False, "as checkpointing does, and runs parts again where rules see nothing"),
+])  # fmt: skip
+def test_checkpointing_inside_which_rules_see_nothing_is_refused(method, reentrant, message):
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(BiasFree):
+        def forward(self, x: Tensor) -> Tensor:
+            x = checkpoint(lambda z: self.last(z.relu()).relu(), self.first(x), use_reentrant=reentrant)
+            return self.head(x.mean((2, 3)))
+
+    network, image = settled(Checkpointed(2)), volume(2)
+    with pytest.raises(UsageError, match=message):
+        explain(network, image, [method], target=0, target_layer="first")
+
+
+def test_a_softmax_behind_the_logits_passes_relevance():
+    network, image = settled(Pooled(nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Identity()), 5)), volume(2)
+    ended = nn.Sequential(network, nn.Softmax(1))
+    found = explain(ended, image, ["lrp_epsilon_plus"], target=1)
+    torch.testing.assert_close(total(found["lrp_epsilon_plus"]), ended(image)[:, 1].detach(), **CLOSE)
