@@ -18,8 +18,16 @@ from medsal.attribution.cam import (
     layercam,
     xgradcam,
 )
-from medsal.attribution.deep_lift import deep_lift
+from medsal.attribution.deep_lift import deep_lift, layer_deep_lift
 from medsal.attribution.gradient import deconvnet, fullgrad, guided_backprop, input_x_gradient, saliency
+from medsal.attribution.lrp import (
+    excitation_backprop,
+    lrp_epsilon,
+    lrp_epsilon_alpha2_beta1,
+    lrp_epsilon_alpha2_beta1_flat,
+    lrp_epsilon_plus,
+    lrp_epsilon_plus_flat,
+)
 from medsal.attribution.noise import gradient_shap, smooth_integrated_gradients, smoothgrad, smoothgrad_squared, vargrad
 from medsal.attribution.path import integrated_gradients
 from medsal.attribution.probe import BASELINE, RULES, SEED
@@ -94,7 +102,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _row(eigengradcam, "Muhammad 2020, arXiv:2008.00299", FEATURES, signed=True),
             _row(guided_gradcam, "Selvaraju 2017, arXiv:1610.02391", GUIDED, FEATURES, signed=True, cost=0.5, degree=2),
             # rules on operations
-            _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.3, complete=True),
+            _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.6, complete=True),
+            _row(layer_deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, FEATURES, RULES, signed=True, cost=1.0),
+            _row(lrp_epsilon, "Binder 2016, arXiv:1604.00825", RULES, signed=True, cost=1.7),
+            _row(lrp_epsilon_plus, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=2),
+            _row(lrp_epsilon_plus_flat, "Lapuschkin 2019, arXiv:1902.10178", RULES, signed=True, cost=2),
+            _row(lrp_epsilon_alpha2_beta1, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=4),
+            _row(lrp_epsilon_alpha2_beta1_flat, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=4),
+            _row(excitation_backprop, "Zhang 2016, arXiv:1608.00507", RULES, signed=False, cost=2),
             # regions
             _row(xrai, "Kapishnikov 2019, arXiv:1906.02825", BASELINE, SEGMENTS, signed=True, cost=200),
         )

@@ -37,6 +37,7 @@ FEW = {
     "vargrad": {"samples": 3},
     "gradient_shap": {"samples": 4, "noise": 0.1, "baseline": "gaussian:0.1"},
     "deep_lift": {"baseline": "mean"},
+    "layer_deep_lift": {"baseline": "mean"},
     "xrai": {"steps": 3, "segments": shades},
 }
 every_method = pytest.mark.parametrize("method", METHODS)
