@@ -78,8 +78,6 @@ def _differences(probe: Probe, baseline: Baseline, layers: tuple[str, ...]) -> t
     """Multipliers times differences, of the image (under ``""``) or of layers, and the difference of the scores."""
     refuse_scripts(probe.network)
     start = baseline_images(probe, baseline)
-    if not probe.target.resolved:
-        probe.target.resolve(probe.logits)
     parts: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def body(part: slice) -> None:
@@ -96,11 +94,13 @@ def _compared(probe: Probe, start: Tensor, part: slice, layers: tuple[str, ...])
     before, here = (FeatureReader(probe.network, layers, image, detach=detach) for detach in (False, bool(layers)))
     known = BaselinePass()
     with torch.no_grad(), before.reading(), known:
-        start_score = probe.target.score(probe.forward(start), rows)
+        start_logits = probe.forward(start)
     image.requires_grad_(not layers)
     rescale = ImagePass(known)
     with torch.enable_grad(), without_checkpoints(), here.reading(), rescale:
         logits = probe.forward(image)
+    probe.offer(logits, rows)
+    with torch.enable_grad():
         score = probe.target.score(logits, rows)
     refuse_opaque(logits)
     missing = set(layers) - set(here.features)
@@ -115,4 +115,4 @@ def _compared(probe: Probe, start: Tensor, part: slice, layers: tuple[str, ...])
         name: multiplier * (end.detach() - begin)
         for multiplier, (name, (end, begin)) in zip(multipliers, ends.items(), strict=True)
     }
-    return found, score.detach() - start_score
+    return found, score.detach() - probe.target.score(start_logits, rows)

@@ -14,7 +14,8 @@ from medsal.attribution import Method
 from medsal.attribution.choice import MethodsLike, chosen_methods
 from medsal.attribution.classifier import borrowed
 from medsal.attribution.features import layer_names
-from medsal.attribution.probe import HALF, Probe
+from medsal.attribution.passes import HALF
+from medsal.attribution.probe import Probe
 from medsal.attribution.shared_pass import SHARED
 from medsal.attribution.target import Target, TargetLike
 from medsal.errors import InputError, UsageError

@@ -225,8 +225,6 @@ def _relevance(
         raise UsageError(f"bias: wanted one of {', '.join(STABILISERS)}, got {bias!r}")
     composite = replace(composite, epsilon=STABILISERS[bias] if epsilon is None else epsilon, absorb=bias == "absorb")
     refuse_scripts(probe.network)
-    if not probe.target.resolved:
-        probe.target.resolve(probe.logits)
     found: list[Tensor] = []
     starts: list[Tensor] = []
     handled: dict[str, int] = {}
@@ -237,6 +235,7 @@ def _relevance(
         with torch.enable_grad(), without_checkpoints(), mode:
             logits = probe.forward(image)
         refuse_opaque(logits)
+        probe.offer(logits, probe.rows[part])
         start = _start(probe, logits, part, whole=composite.convolution != "excitation")
         (relevance,) = torch.autograd.grad(logits, image, start, allow_unused=True)
         if relevance is None:

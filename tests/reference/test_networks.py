@@ -132,5 +132,5 @@ HEAD = """# Methods and networks
 
 Each method was run on each network, at a small size, with random weights; the page is written by the test
 `tests/reference/test_networks.py`, which also fails when it is no longer true."""
-CLAIMED = """What two methods say about themselves, in single precision: DeepLIFT, how far the sum of its map is from the
-difference of scores, as a share of it; LRP (`lrp_epsilon_plus`), which share of the score arrives at the image."""
+CLAIMED = """What two methods say about themselves, in single precision: DeepLIFT, how far the sum of its map is from
+the difference of scores, as a share of it; LRP (`lrp_epsilon_plus`), which share of the score arrives at the image."""
