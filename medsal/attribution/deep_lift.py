@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
 from medsal.errors import UsageError
 
+TOLERANCE = 0.01
+"""Share of the difference of scores whose loss is logged: rules lose rounding errors only."""
+
+LOGGER = logging.getLogger("medsal")
+
 
 def deep_lift(probe: Probe, *, baseline: Baseline = 0.0, channels: str = "sum") -> Tensor:
     r"""Difference to a baseline times the multipliers of the Rescale rule.
@@ -26,8 +32,8 @@ def deep_lift(probe: Probe, *, baseline: Baseline = 0.0, channels: str = "sum") 
     that depend on the image, such as gates, the mid-point of both factors; max-pooling sends each window's difference
     to the larger of the two maxima; softmax and normalisations are split into such parts. All of these keep
     differences, so the map sums to the score of the image minus that of the baseline on any network; what is left is
-    claimed as ``completeness_gap``. Operations are replaced as they run, hence functional, reused and in-place
-    activations are seen.
+    claimed as ``completeness_gap``, and logged beyond ``TOLERANCE``. Operations are replaced as they run, hence
+    functional, reused and in-place activations are seen.
 
     Args:
         probe: the images under study.
@@ -42,6 +48,9 @@ def deep_lift(probe: Probe, *, baseline: Baseline = 0.0, channels: str = "sum") 
     """
     found, difference = _differences(probe, baseline, ())
     probe.claim_completeness(found[""], difference)
+    if max(probe.claims["relative_gap"]) > TOLERANCE:
+        LOGGER.warning("deep_lift: a share of %.2g of the difference of scores is lost; does the network detach "
+                       "something that depends on the image?", max(probe.claims["relative_gap"]))  # fmt: skip
     return reduce_channels(found[""], channels)
 
 

@@ -199,7 +199,7 @@ class Interception(TorchFunctionMode):
     def _refuse(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         depend = len(depending(args, kwargs))
         several = name in SINGLY_LINEAR and depend > 1
-        if name in self.plain and not several and not (name == "batch_norm" and _training(args, kwargs)):
+        if name in self.plain and not several and not _training(name, args, kwargs):
             return
         if depend:
             raise UsageError(
@@ -211,9 +211,12 @@ class Interception(TorchFunctionMode):
 Rule = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
-def _training(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    position = 5  # batch_norm(input, running_mean, running_var, weight, bias, training)
-    return bool(kwargs.get("training", args[position] if len(args) > position else False))
+def _training(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether batch normalisation or dropout runs as in training, though the network is in evaluation."""
+    if name != "batch_norm" and "dropout" not in name:
+        return False
+    position = 5 if name == "batch_norm" else 2
+    return bool(kwargs.get("training", args[position] if len(args) > position else "dropout" in name))
 
 
 def _out_of_place(func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], Any, Any]:

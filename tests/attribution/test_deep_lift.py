@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -149,3 +151,32 @@ def test_layer_deep_lift_of_the_image_is_deep_lift():
     network, image = case("3D")
     found = explain(Behind(network), image, ["layer_deep_lift"], target=1, target_layer="input")["layer_deep_lift"]
     torch.testing.assert_close(found, explain(network, image, ["deep_lift"], target=1)["deep_lift"], **CLOSE)
+
+
+class Gated(nn.Module):
+    """A gate that the image drives by a way that carries no gradient, or dropout that is always on."""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.head, self.gate = nn.Conv2d(1, 4, 3), nn.Linear(4, 2), gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gate(self.first(x)).flatten(2).mean(2))
+
+
+def test_what_a_detached_gate_loses_is_logged(caplog):
+    network = settled(Gated(lambda z: z * z.detach()))
+    explain(network, torch.randn(1, 1, 8, 8, dtype=torch.float64), ["deep_lift"], target=1)
+    assert "of the difference of scores is lost" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["deep_lift", "lrp_epsilon_plus"])
+def test_dropout_that_stays_on_is_refused(method):
+    network = settled(Gated(lambda z: functional.dropout(z, 0.5, training=True)))
+    with pytest.raises(UsageError, match="'dropout'"):
+        explain(network, torch.randn(1, 1, 8, 8, dtype=torch.float64), [method])
+    network.gate = functional.dropout
+    with pytest.raises(UsageError, match="'dropout'"):
+        explain(network, torch.randn(1, 1, 8, 8, dtype=torch.float64), [method])
+    network.gate = nn.Dropout(0.5)
+    explain(network.eval(), torch.randn(1, 1, 8, 8, dtype=torch.float64), [method])
