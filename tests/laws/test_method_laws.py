@@ -30,6 +30,8 @@ FEW = {
     "vargrad": {"samples": 3},
     "gradient_shap": {"samples": 4, "noise": 0.1, "baseline": "gaussian:0.1"},
     "deep_lift": {"baseline": "mean"},
+    "occlusion": {"window": 5, "stride": 3},
+    "rise": {"masks": 30, "cells": 4},
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 every_kind = pytest.mark.parametrize("kind", SHAPES)
