@@ -12,9 +12,10 @@ from torch import Tensor
 from medsal.attribution import memory
 from medsal.attribution.features import channels_last, layout
 from medsal.attribution.probe import HALF, Probe
-from medsal.attribution.tape import CannotReplayError, Player, Recorder, Recording, run_with
+from medsal.attribution.replay import Player, Recorder, run_with
+from medsal.attribution.tape import CannotReplayError, Recording
 
-ROWS_SHARE = 8
+ROWS_SHARE = 32
 """Elements that the layers above make, over those that count as one pass on a CPU: few are in its caches at once."""
 
 
@@ -22,7 +23,7 @@ class Head:
     """The part of a network above a layer, as a function of that layer's output.
 
     One forward of the images records the operations. After that, other features run through those above the layer
-    alone (see ``tape``), as many as fit at once. The features as they are must give the network's own logits back;
+    alone (see ``replay``), as many as fit at once. The features as they are must give the network's own logits back;
     where they do not, or the forward cannot be replayed, features run through full forwards in which a hook replaces
     the layer's output, which is always right.
 
@@ -58,7 +59,7 @@ class Head:
 
         Args:
             rows: ``(N,)``, the image that each belongs to, to which everything else in the network is due.
-            make: from a part of the rows to features ``(n, C, *layer_space)``, a new tensor that the network may change.
+            make: from a part of the rows to features ``(n, C, *layer_space)``, a new tensor each time.
 
         Returns:
             ``(N, K)``, of which nothing is remembered.
@@ -110,7 +111,7 @@ class Head:
             self._call = last
 
     def _checked(self) -> Tensor:
-        """Run the features as they are, beside changed ones, which must not matter; compare with the network's logits."""
+        """Run the features as they are, beside others, which must not matter; compare with the network's logits."""
         batch, rows = len(self.features), self.probe.rows.repeat(2)
 
         def make(part: slice) -> Tensor:

@@ -150,10 +150,10 @@ def rise(
 ) -> Tensor:
     r"""Random masks, each weighted by the score of the image seen through it.
 
-    :math:`m = \frac{1}{N p} \sum_i s(x \odot M_i + b \odot (1 - M_i)) M_i`, where :math:`M_i` is a coarse grid of cells,
-    each open with probability p, enlarged linearly and shifted at random by less than a cell; Petsiuk et al. 2018,
-    arXiv:1806.07421. The masks depend on the seed and their number alone; every image of a batch is seen through the
-    same.
+    :math:`m = \frac{1}{N p} \sum_i s(x \odot M_i + b \odot (1 - M_i)) M_i`, where :math:`M_i` is a coarse grid,
+    each cell of it open with probability p, enlarged linearly and shifted at random by less than a cell; Petsiuk et
+    al. 2018, arXiv:1806.07421. The masks depend on the seed and their number alone; every image of a batch is seen
+    through the same.
 
     Args:
         probe: the images under study.
@@ -227,7 +227,7 @@ class _MaskMaker:
         partial, weights = self._drawn(index)
         for axis, weight in enumerate(weights[:-1], 1):
             moved = partial.movedim(axis, 1)
-            partial = (weight @ moved.flatten(2)).unflatten(2, moved.shape[2:]).movedim(1, axis)
+            partial = (weight @ moved.flatten(2)).reshape(*weight.shape[:2], *moved.shape[2:]).movedim(1, axis)
         return partial, weights[-1]
 
     def masks(self, index: Tensor) -> Tensor:
@@ -239,5 +239,5 @@ class _MaskMaker:
         """Add masks times scores ``(B, N)`` to ``(B, *space)``."""
         partial, last = self._stretched(index)
         lines, flat = partial.flatten(1, -2).transpose(0, 1), total.view(len(total), -1, total.shape[-1])
-        for row, score in zip(flat, scores, strict=True):
-            row += (lines * score[:, None]).flatten(1) @ last.mT.flatten(0, 1)
+        for image, score in zip(flat, scores, strict=True):
+            image.add_((lines * score[:, None]).flatten(1) @ last.mT.flatten(0, 1))
