@@ -39,6 +39,8 @@ FEW = {
     "deep_lift": {"baseline": "mean"},
     "layer_deep_lift": {"baseline": "mean"},
     "xrai": {"steps": 3, "segments": shades},
+    "occlusion": {"window": 5, "stride": 3},
+    "rise": {"masks": 30, "cells": 4},
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 every_kind = pytest.mark.parametrize("kind", SHAPES)
