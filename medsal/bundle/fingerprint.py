@@ -17,7 +17,7 @@ ROOTS = ("evaluator", "exporter", "dataset")
 """Config ids that, with all that they refer to, make the result of a case."""
 
 IRRELEVANT = frozenset({
-    "bundle_root", "ckpt_path", "csv_path", "dataloader", "datalist", "dataset_dir", "device", "finalize", "handlers",
+    "bundle_root", "cases", "ckpt_path", "csv_path", "dataloader", "datalist", "dataset_dir", "device", "finalize", "handlers",
     "imports", "initialize", "ledger", "max_samples", "output_dir", "pending", "progress", "run",
 })  # fmt: skip
 """Ids that cannot change the result of a case: inputs and weights count by their content, not by their place."""
@@ -122,7 +122,9 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
         key = wanted.pop()
         if key in config and key not in kept and key not in IRRELEVANT and key != "_meta_":
             kept[key] = config[key]
-            wanted += _REFERENCE.findall(json.dumps(config[key], default=str))
+            if key == "dataset" and isinstance(config[key], Mapping):  # its items count by their content
+                kept[key] = {name: part for name, part in config[key].items() if name != "data"}
+            wanted += _REFERENCE.findall(json.dumps(kept[key], default=str))
     if isinstance(kept.get("methods"), str | list | tuple):
         from medsal.engines import method_names
 

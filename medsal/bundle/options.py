@@ -113,6 +113,8 @@ def check_options(
         if word not in config:
             raise UsageError(f"unknown word {word!r} in front of the options; an option is written --name value")
     overrides = {key: value for key, value in given.items() if key not in run_arguments()}
+    if overrides.get("methods") is not None and overrides.get("preset") is not None:
+        raise UsageError(f"--preset {overrides['preset']} names the methods: leave --methods out")
     for key, value in overrides.items():
         _check_one(config, key, value)
     parser = ConfigParser(deepcopy(dict(config)), globals=False)
@@ -235,11 +237,12 @@ def _suggestion(config: Mapping[str, Any], key: str, path: Sequence[str]) -> str
 
 def _check_values(config: Mapping[str, Any]) -> None:
     """Refuse methods and devices that do not exist, before weights are loaded and images are read."""
-    methods, device = config.get("methods"), config.get("device")
-    if methods is not None and not (isinstance(methods, str) and methods.startswith(("$", "@"))):
-        from medsal.engines import method_names
+    methods, preset, device = config.get("methods"), config.get("preset"), config.get("device")
+    later = any(isinstance(one, str) and one.startswith(("$", "@")) for one in (methods, preset))
+    if methods is not None and not later:
+        from medsal.engines import asked_methods
 
-        method_names(methods)
+        asked_methods(methods, preset)
     if isinstance(device, str) and not device.startswith(("$", "@", "%")):
         import torch
 
