@@ -25,8 +25,8 @@ from medsal.attribution.explain import Explanation, explain
 from medsal.attribution.features import layer_names
 from medsal.attribution.presets import PRESETS
 from medsal.bundle.exits import reason
-from medsal.export.layout import camel
 from medsal.errors import InputError, UsageError
+from medsal.export.layout import camel
 from medsal.inferers import memory_format_of, precision_of
 
 _LOG = logging.getLogger("medsal")

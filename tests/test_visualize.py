@@ -284,7 +284,10 @@ def test_a_whole_number_is_a_mode() -> None:
 
 def state(network: nn.Module) -> list[Any]:
     return [
-        [(m.training, len(m._forward_hooks), len(m._backward_hooks), getattr(m, "inplace", None)) for m in network.modules()],
+        [
+            (m.training, len(m._forward_hooks), len(m._backward_hooks), getattr(m, "inplace", None))
+            for m in network.modules()
+        ],
         [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in network.parameters()],
         copy.deepcopy(network.state_dict()),
     ]

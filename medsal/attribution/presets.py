@@ -53,8 +53,8 @@ class Preset(Mapping[str, Mapping[str, Any]]):
 
 _OF_PAIR: Mapping[str, Any] = {"samples": 25, "noise": 0.15, "noise_unit": "range"}
 _PERCENTILE = (
-    "its maps are clipped at the 99th percentile and scaled to [0, 1] afterwards, here they are raw; Guided Grad-CAM is "
-    "the product of the two maps before that scaling"
+    "its maps are clipped at the 99th percentile and scaled to [0, 1] afterwards, here they are raw; Guided Grad-CAM "
+    "is the product of the two maps before that scaling"
 )
 
 ARUN2021 = Preset(
@@ -91,8 +91,8 @@ ARUN2021 = Preset(
     study="Arun et al. 2021, Radiology: Artificial Intelligence 3(6):e200267, arXiv:2008.02766",
     differs=f"images are scaled to [-1, 1], so that the baseline -1 is black; {_PERCENTILE}",
 )
-"""Eight methods on chest X-rays (SIIM-ACR, RSNA). SG is the mean of *squared* gradients, as PAIR's code has it by default;
-the images must lie in [-1, 1]."""
+"""Eight methods on chest X-rays (SIIM-ACR, RSNA). SG is the mean of *squared* gradients, as PAIR's code has it by
+default; the images must lie in [-1, 1]."""
 
 SUMER2023 = Preset(
     {
@@ -124,8 +124,8 @@ SUMER2023 = Preset(
         "Occlusion": {"method": "occlusion", "window": 15, "stride": 8, "baseline": 0.0},
     },
     study="Sümer et al. 2023, Proceedings of Machine Learning Research 219:712-736",
-    differs="the study takes the magnitude of layer maps and enlarges them by cubic interpolation, Guided Grad-CAM's to "
-    "the nearest; here layer maps are signed and enlarged linearly. The last of zennit's noisy samples has no noise. "
+    differs="the study takes the magnitude of layer maps and enlarges them by cubic interpolation, Guided Grad-CAM's "
+    "to the nearest; here layer maps are signed and enlarged linearly. The last of zennit's noisy samples has no noise. "
     "Its target layer is layer4 of a ResNet50: give target_layer",
 )
 """Fifteen methods on photographs of faces. Maps are summed over channels by magnitude."""

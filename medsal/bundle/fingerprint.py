@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ ROOTS = ("evaluator", "exporter", "dataset")
 """Config ids that, with all that they refer to, make the result of a case."""
 
 IRRELEVANT = frozenset({
-    "bundle_root", "cases", "ckpt_path", "csv_path", "dataloader", "datalist", "dataset_dir", "device", "finalize", "handlers",
-    "imports", "initialize", "ledger", "max_samples", "output_dir", "pending", "progress", "run",
+    "bundle_root", "cases", "ckpt_path", "csv_path", "dataloader", "datalist", "dataset_dir", "device", "finalize",
+    "handlers", "imports", "initialize", "ledger", "max_samples", "output_dir", "pending", "progress", "run",
 })  # fmt: skip
 """Ids that cannot change the result of a case: inputs and weights count by their content, not by their place."""
 
@@ -91,6 +92,30 @@ def identified(item: Any) -> dict[str, Any]:
     if not _NAME.fullmatch(str(found["case"])):
         raise UsageError(f"case {found['case']!r} is no safe file name; wanted letters, digits and . _ + - only")
     return {"subject": found["case"], "session": "", **found}
+
+
+def named_apart(items: Iterable[Any]) -> list[dict[str, Any]]:
+    """Name the items of a data list; files of one name in several folders by their folders too.
+
+    Args:
+        items: as ``identified`` takes them.
+
+    Returns:
+        Items with ``image``, ``case``, ``subject`` and ``session``. Names that the items bring themselves stay.
+
+    Example:
+        >>> [item["case"] for item in named_apart(["a/1.png", "b/1.png", "b/2.png"])]
+        ['a_1', 'b_1', '2']
+    """
+    given = [dict(item) if isinstance(item, Mapping) else {"image": item} for item in items]
+    found = [identified(item) for item in given]
+    times = Counter(item["case"] for item in found)
+    for index, item in enumerate(given):
+        if times[found[index]["case"]] > 1 and "case" not in item:
+            image = item["image"][0] if isinstance(item["image"], list | tuple) else item["image"]
+            folder = re.sub(r"[^A-Za-z0-9+-]", "-", Path(str(image)).parent.name)
+            found[index] = identified({**item, "case": f"{folder or 'case'}_{found[index]['case']}"})
+    return found
 
 
 def file_sha256(file: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from medsal.bundle.audit import harmless_target, without_macros
 from medsal.bundle.command_line import check_words, is_bundle_run, read_config, value_of, with_args_file
-from medsal.bundle.requirements import check_meaning, check_versions
+from medsal.bundle.requirements import check_meaning, check_references, check_versions
 from medsal.errors import UsageError
 
 CONTRACT = frozenset({
@@ -123,6 +123,7 @@ def check_options(
             parser[key.removeprefix("+")] = value
     merged: dict[str, Any] = without_macros(parser.get())
     check_meaning(merged)
+    check_references(merged)
     check_versions(merged.get("_meta_") or {})
     _check_values(merged)
     return merged

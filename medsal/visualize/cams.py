@@ -52,7 +52,9 @@ class CAMBase:
         """The map of the one layer that the probe was asked for, ``(B, 1, *layer_space)``."""
         raise NotImplementedError
 
-    def feature_map_size(self, input_size: Sequence[int], device: Any = "cpu", layer_idx: int = -1, **kwargs: Any) -> Any:
+    def feature_map_size(
+        self, input_size: Sequence[int], device: Any = "cpu", layer_idx: int = -1, **kwargs: Any
+    ) -> Any:
         """The shape of the layer's map for images of a size.
 
         Args:
@@ -175,7 +177,9 @@ class CAM(CAMBase):
             return self.fc_layers(self.nn_module)
         known = dict(self.nn_module.named_modules())
         if self.fc_layers not in known:
-            raise UsageError(f"fc_layers: the network has no layer {self.fc_layers!r}; wanted the one behind the pooling")
+            raise UsageError(
+                f"fc_layers: the network has no layer {self.fc_layers!r}; wanted the one behind the pooling"
+            )
         return known[self.fc_layers]
 
     def _map(self, probe: Probe, index: Any) -> Tensor:  # noqa: ARG002  the probe knows it

@@ -109,7 +109,7 @@ class SmoothGrad(VanillaGrad):
         UsageError: if there is no sample.
     """
 
-    def __init__(  # noqa: PLR0913  MONAI's arguments, and the seed
+    def __init__(
         self,
         model: nn.Module,
         stdev_spread: float = 0.15,

@@ -39,7 +39,7 @@ class OcclusionSensitivity:
         UsageError: if mode or overlap is none of these.
     """
 
-    def __init__(  # noqa: PLR0913  MONAI's arguments
+    def __init__(
         self,
         nn_module: nn.Module,
         mask_size: int | Sequence[int] = 16,
@@ -96,7 +96,9 @@ class OcclusionSensitivity:
 
     def _swept(self, probe: Probe, mask: tuple[int, ...], around: Box) -> Tensor:
         """Mean output while each voxel is hidden, ``(B, K, *space)``."""
-        starts = list(itertools.product(*(_starts(*ends, m, self.overlap) for ends, m in zip(around, mask, strict=True))))
+        starts = list(
+            itertools.product(*(_starts(*ends, m, self.overlap) for ends, m in zip(around, mask, strict=True)))
+        )
         fill, weight = self._fill(probe.image, mask), _weight(probe.image, mask, self.mode)
         found = _logits_hidden(probe, [_part(at, mask) for at in starts], fill, self.n_batch)
         found = self._activated(found.flatten(0, 1)).view(*found.shape[:2], -1)
