@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,20 +18,26 @@ from monai.inferers import SimpleInferer
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from medsal.attribution.choice import MethodsLike, chosen_methods, method_rows
+from medsal.attribution.choice import MethodsLike, chosen_methods
 from medsal.attribution.classifier import borrowed
 from medsal.attribution.explain import Explanation, explain
 from medsal.attribution.features import layer_names
 from medsal.attribution.presets import PRESETS
+from medsal.bundle.asked import asked_methods, method_names
 from medsal.bundle.exits import reason
 from medsal.errors import InputError, UsageError
-from medsal.export.layout import camel
 from medsal.inferers import memory_format_of, precision_of
 
+__all__ = [
+    "AttributionEvaluator",
+    "AttributionEvents",
+    "Failure",
+    "attribution_mode",
+    "case_records",
+    "method_names",
+]
+
 _LOG = logging.getLogger("medsal")
-
-
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class AttributionEvents(EventEnum):  # type: ignore[misc]  # ignite has no type information
@@ -73,58 +78,6 @@ def attribution_mode(network: nn.Module) -> Iterator[nn.Module]:
     """
     with borrowed(network), torch.enable_grad():
         yield network
-
-
-def method_names(methods: MethodsLike) -> list[str]:
-    """Read names of methods as a command line or a config has them.
-
-    Args:
-        methods: ``"a,b"``, any iterable of names, or a mapping from the names of maps to ``method`` and options.
-
-    Returns:
-        The names, of maps where they have names of their own, each once.
-
-    Raises:
-        UsageError: if a name is not known, there is none, or two maps would have files of the same name.
-
-    Example:
-        >>> method_names("saliency, gradcam")
-        ['saliency', 'gradcam']
-    """
-    if not isinstance(methods, Mapping):
-        parts = [methods] if isinstance(methods, str) else list(methods)
-        return list(method_rows([name.strip() for part in parts for name in str(part).split(",") if name.strip()]))
-    named: dict[str, str] = {}
-    for label, given in methods.items():
-        if not isinstance(given, Mapping):
-            raise UsageError(f"methods: wanted {label}: {{method: name, option: value}}, got {given!r}")
-        method_rows(str(given.get("method", label)))
-        first = named.setdefault(camel(str(label)).lower(), str(label))
-        if not _LABEL.fullmatch(str(label)) or first != label:
-            like = f"; {first!r} and it would be files of the same name" if first != label else ""
-            raise UsageError(f"methods: wanted names of letters, digits and _ - only, got {label!r}{like}")
-    return list(named.values()) or method_names([])
-
-
-def asked_methods(methods: MethodsLike, preset: str | None = None) -> list[str] | dict[str, dict[str, Any]]:
-    """What a config asks for: the methods of a preset, where it names one, else its own.
-
-    Args:
-        methods: as ``method_names`` takes them.
-        preset: name of a preset; None, ``""`` or ``"null"`` is none.
-
-    Returns:
-        Names, or name of each map -> ``method`` and options.
-
-    Raises:
-        UsageError: if a method or the preset does not exist, or a method of the preset is not there.
-    """
-    if preset is not None and preset not in {"", "null"}:
-        if preset not in PRESETS:
-            raise UsageError(f"preset: wanted one of {', '.join(PRESETS)}, got {preset!r}")
-        methods = PRESETS[preset].arguments()["methods"]
-    names = method_names(methods)
-    return {name: dict(methods[name]) for name in names} if isinstance(methods, Mapping) else names
 
 
 class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI has no type information

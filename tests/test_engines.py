@@ -321,7 +321,7 @@ def test_a_preset_replaces_the_methods_and_gives_its_class() -> None:
     assert list(evaluator.methods) == list(medsal.PRESETS["mri_tle"])
     assert evaluator.target == 1
     assert evaluator_of(tensor_cases(1), small_network(), preset="mri_tle", target=0).target == 0
-    with pytest.raises(UsageError, match="preset: wanted one of arun2021, .*, got 'arun'"):
+    with pytest.raises(UsageError, match=r"preset: wanted one of arun2021, .*, got 'arun'"):
         evaluator_of(tensor_cases(1), small_network(), preset="arun")
 
 

@@ -47,7 +47,7 @@ def test_it_is_an_inferer_of_monais_engine_and_its_maps_are_saved(tmp_path: Path
             "_target_": "medsal.inferers.AttributionInferer",
             "methods": ["saliency", "gradcam"],
             "target": 1,
-            "memory_format": "channels_last",
+            "memory_format": "channels_last_3d",
         },
         "postprocessing": {
             "_target_": "Compose",

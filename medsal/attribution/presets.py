@@ -125,8 +125,8 @@ SUMER2023 = Preset(
     },
     study="Sümer et al. 2023, Proceedings of Machine Learning Research 219:712-736",
     differs="the study takes the magnitude of layer maps and enlarges them by cubic interpolation, Guided Grad-CAM's "
-    "to the nearest; here layer maps are signed and enlarged linearly. The last of zennit's noisy samples has no noise. "
-    "Its target layer is layer4 of a ResNet50: give target_layer",
+    "to the nearest; here layer maps are signed and enlarged linearly. The last of zennit's noisy samples has no "
+    "noise. Its target layer is layer4 of a ResNet50: give target_layer",
 )
 """Fifteen methods on photographs of faces. Maps are summed over channels by magnitude."""
 

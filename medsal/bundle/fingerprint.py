@@ -85,6 +85,9 @@ def identified(item: Any) -> dict[str, Any]:
     found = dict(item) if isinstance(item, Mapping) else {"image": item}
     if "image" not in found:
         raise UsageError(f"datalist: wanted items with the key 'image', got the keys {', '.join(map(str, found))}")
+    parts = found["image"] if isinstance(found["image"], list | tuple) else [found["image"]]
+    if not parts or not all(isinstance(part, str | os.PathLike) for part in parts):
+        raise UsageError(f"datalist: wanted a path, or paths, under 'image', got {found['image']!r}")
     if "case" not in found:
         image = found["image"][0] if isinstance(found["image"], list | tuple) else found["image"]
         stem = re.sub(r"(\.nii)?\.[A-Za-z0-9]+$", "", Path(str(image)).name)
@@ -151,7 +154,7 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
                 kept[key] = {name: part for name, part in config[key].items() if name != "data"}
             wanted += _REFERENCE.findall(json.dumps(kept[key], default=str))
     if isinstance(kept.get("methods"), str | list | tuple):
-        from medsal.engines import method_names
+        from medsal.bundle.asked import method_names
 
         kept["methods"] = method_names(kept["methods"])
     meta = config.get("_meta_")

@@ -115,8 +115,10 @@ def check_options(
     overrides = {key: value for key, value in given.items() if key not in run_arguments()}
     if overrides.get("methods") is not None and overrides.get("preset") is not None:
         raise UsageError(f"--preset {overrides['preset']} names the methods: leave --methods out")
+    labels = _labels({**config, **overrides})
     for key, value in overrides.items():
-        _check_one(config, key, value)
+        if not (isinstance(value, Mapping) and _SEPARATOR.split(key) in [["options", label] for label in labels]):
+            _check_one(config, key, value)
     parser = ConfigParser(deepcopy(dict(config)), globals=False)
     for key, value in overrides.items():
         if value is not None:
@@ -161,6 +163,15 @@ def _check_one(config: Mapping[str, Any], key: str, value: Any) -> None:
     number = isinstance(present, int | float) and not isinstance(present, bool)
     if number and isinstance(value, str) and not value.startswith(("$", "@", "%")):
         raise UsageError(f"--{key}: wanted a number such as {present!r}, got {value!r}")
+
+
+def _labels(config: Mapping[str, Any]) -> list[str]:
+    """Names of maps that are no names of methods: those of the config's own, or of its preset."""
+    from medsal.attribution.presets import PRESETS
+
+    preset, methods = str(config.get("preset")), config.get("methods")
+    named: Any = PRESETS.get(preset, methods)
+    return [str(label) for label in named] if isinstance(named, Mapping) else []
 
 
 def _exists(config: Mapping[str, Any], path: Sequence[str]) -> bool:
@@ -241,7 +252,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     methods, preset, device = config.get("methods"), config.get("preset"), config.get("device")
     later = any(isinstance(one, str) and one.startswith(("$", "@")) for one in (methods, preset))
     if methods is not None and not later:
-        from medsal.engines import asked_methods
+        from medsal.bundle.asked import asked_methods
 
         asked_methods(methods, preset)
     if isinstance(device, str) and not device.startswith(("$", "@", "%")):

@@ -97,9 +97,8 @@ def true_class(label: Any) -> int | None:
     """
     if label is None or isinstance(label, str):
         return None
-    values = [
-        float(value) for value in (label if isinstance(label, list | tuple) else Tensor.flatten(torch.as_tensor(label)))
-    ]
+    parts = label if isinstance(label, list | tuple) else torch.as_tensor(label).flatten().tolist()
+    values = [float(part) for part in parts]
     if len(values) == 1:
         return int(values[0]) if values[0] >= 0 else None
     return values.index(1.0) if sorted(values) == [0.0] * (len(values) - 1) + [1.0] else None

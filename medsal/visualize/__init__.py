@@ -1,7 +1,7 @@
 """Drop-in classes with the names and calls of ``monai.visualize``, over medsal's methods.
 
-Change the import, and batches are right, maps are not turned round, ``MetaTensor`` stays ``MetaTensor``, and the network
-is given back as it was found. ``docs/from-monai.md`` says what changes.
+Change the import, and batches are right, maps are not turned round, ``MetaTensor`` stays ``MetaTensor``, and the
+network is given back as it was found. ``docs/from-monai.md`` says what changes.
 """
 
 from __future__ import annotations

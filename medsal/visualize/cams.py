@@ -175,7 +175,7 @@ class CAM(CAMBase):
     def _head(self) -> nn.Module:
         if not isinstance(self.fc_layers, str):
             return self.fc_layers(self.nn_module)
-        known = dict(self.nn_module.named_modules())
+        known: dict[str, nn.Module] = dict(self.nn_module.named_modules())
         if self.fc_layers not in known:
             raise UsageError(
                 f"fc_layers: the network has no layer {self.fc_layers!r}; wanted the one behind the pooling"

@@ -62,8 +62,8 @@ class OcclusionSensitivity:
 
         Args:
             x: ``(B, C, *space)``.
-            b_box: ``[min, max, min, max, ...]``, the first and the last voxel of each axis that the maps shall have, both
-                included; a negative number is the end of the image. Boxes reach half a mask beyond it.
+            b_box: ``[min, max, min, max, ...]``, the first and the last voxel of each axis that the maps shall have,
+                both included; a negative number is the end of the image. Boxes reach half a mask beyond it.
             **kwargs: further arguments of the network.
 
         Returns:
@@ -88,8 +88,8 @@ class OcclusionSensitivity:
         return dressed(cut, x, start), dressed(cut.argmax(1, keepdim=True), x, start)
 
     def _mask(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        several = isinstance(self.mask_size, Sequence)
-        mask = tuple(self.mask_size) if several else (self.mask_size,) * len(space)  # type: ignore[arg-type]  # as several says
+        sizes = self.mask_size
+        mask = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,) * len(space)
         if len(mask) != len(space) or any(not 1 <= size <= full for size, full in zip(mask, space, strict=False)):
             raise UsageError(f"mask_size: wanted sizes from 1 to those of the image {space}, got {self.mask_size}")
         return mask
@@ -141,7 +141,8 @@ def _logits_hidden(
 
     def make(rows: Tensor, steps: Tensor) -> Tensor:
         images = probe.image[rows].clone()
-        for image, row, step in zip(images.split(1), rows.tolist(), steps.tolist(), strict=True):
+        for at, (row, step) in enumerate(zip(rows.tolist(), steps.tolist(), strict=True)):
+            image = images[at : at + 1]
             where = (slice(None), slice(None), *parts[step])
             image[where] = fill(probe.image[row : row + 1], image[where])
         return images

@@ -115,7 +115,7 @@ def dressed(maps: Any, x: Tensor, start: tuple[int, ...] | None = None) -> Any:
         return maps
     from monai.data import MetaTensor
 
-    found = MetaTensor(maps.as_subclass(Tensor)).copy_meta_from(x)  # type: ignore[no-untyped-call]  # MONAI is untyped
+    found = MetaTensor(maps.as_subclass(Tensor)).copy_meta_from(x)
     if maps.ndim != x.ndim or (maps.shape[2:] == x.shape[2:] and start is None):
         return found
     affine = torch.as_tensor(x.affine)  # type: ignore[attr-defined]  # a MetaTensor has it

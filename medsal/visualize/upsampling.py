@@ -14,7 +14,7 @@ def default_upsampler(spatial_size: Sequence[int], align_corners: bool = False) 
 
     Args:
         spatial_size: of the result.
-        align_corners: as ``torch.nn.functional.interpolate`` has it; False lets both grids cover the same field of view.
+        align_corners: as ``torch.nn.functional.interpolate`` has it; False lets both grids cover one field of view.
 
     Returns:
         A function from ``(B, C, *layer_space)`` to ``(B, C, *spatial_size)``.

@@ -205,7 +205,7 @@ def test_medsals_workflow_names_what_of_a_foreign_config_it_does_not_trust(
 ) -> None:
     monkeypatch.chdir(endoscopy)
     files = ["configs/inference.json", str(overlays / "explain.yaml")]
-    with pytest.raises(UsageError, match="attribute json.load.*to trust this bundle with any code add --audit False"):
+    with pytest.raises(UsageError, match=r"attribute json.load.*to trust this bundle with any code add --audit False"):
         Workflow(files, ckpt_path="models/model.pt")
     Workflow(files, ckpt_path="models/model.pt", audit=False)
 
