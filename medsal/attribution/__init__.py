@@ -24,6 +24,7 @@ from medsal.attribution.noise import gradient_shap, smooth_integrated_gradients,
 from medsal.attribution.path import integrated_gradients
 from medsal.attribution.probe import BASELINE, RULES, SEED
 from medsal.attribution.shared_pass import BIASES, DECONV, FEATURES, GUIDED, IMAGE_GRADIENT
+from medsal.attribution.xrai import SEGMENTS, xrai
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _row(guided_gradcam, "Selvaraju 2017, arXiv:1610.02391", GUIDED, FEATURES, signed=True, cost=0.5, degree=2),
             # rules on operations
             _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.3, complete=True),
+            # regions
+            _row(xrai, "Kapishnikov 2019, arXiv:1906.02825", BASELINE, SEGMENTS, signed=True, cost=200),
         )
     }
 )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from medsal.attribution.features import channels_last
 from medsal.attribution.operations import operation_name
 
 CONVOLUTIONS = frozenset(f"conv{form}{n}d" for form in ("", "_transpose") for n in (1, 2, 3))
@@ -19,6 +20,10 @@ CONVOLUTIONS = frozenset(f"conv{form}{n}d" for form in ("", "_transpose") for n 
 class BiasTerms:
     r"""Sums of :math:`b \odot \partial s / \partial z` over the operations :math:`z = \dots + b` of a network.
 
+    Args:
+        image: the images, ``(B, C, *space)``.
+        dims: number of axes that maps of layers have.
+
     Attributes:
         total: sum of all terms of each image, ``(B,)``; 0.0 where there is none.
         signed: layer_space -> sum of the terms of layers of this size, ``(B, 1, *layer_space)``.
@@ -26,7 +31,9 @@ class BiasTerms:
         count: number of operations with a bias.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, image: Tensor, dims: int) -> None:
+        self.image = image
+        self.dims = dims
         self.total: Tensor | float = 0.0
         self.signed: dict[torch.Size, Tensor] = {}
         self.rescaled: dict[torch.Size, Tensor] = {}
@@ -41,9 +48,12 @@ class BiasTerms:
         """
         term = bias * gradient
         self.count += 1
+        if len(term) != len(self.image):  # windows of attention, those of an image side by side
+            term = term.reshape(len(self.image), -1)
         self.total = self.total + term.flatten(1).sum(1, dtype=torch.float64)
-        if term.ndim < 4:  # of a vector: it belongs to no place
+        if term.ndim != self.dims + 2:  # of a vector, or tokens: it belongs to no place
             return
+        term = term.movedim(-1, 1) if channels_last(term, self.image) else term
         size = term.shape[2:]
         for sums, values in ((self.signed, term.sum(1, keepdim=True)), (self.rescaled, rescaled(term))):
             sums[size] = sums[size] + values if size in sums else values

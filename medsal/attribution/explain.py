@@ -89,6 +89,8 @@ def explain(  # noqa: PLR0913  the public door
         {'saliency': (1, 1, 8, 8), 'gradcam': (1, 1, 8, 8)}
     """
     rows, wanted = chosen_methods(methods, options)
+    if not isinstance(seed, int):
+        raise UsageError(f"seed: wanted a whole number, got {seed!r}")
     slice_axis = getattr(network, "slice_axis", None)
     needs = frozenset().union(*(row.needs for row in rows.values()))
     with torch.inference_mode(False), borrowed(network):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medsal.errors import UsageError
 
-_LAST_SPATIAL: WeakKeyDictionary[nn.Module, dict[torch.Size, str]] = WeakKeyDictionary()
+_LAST_SPATIAL: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, int], str]] = WeakKeyDictionary()
 
 MOST_EXTRA_TOKENS = 5
 """Class, distillation and register tokens that may stand in front of those of the image."""
@@ -88,7 +88,8 @@ class FeatureReader:
             tokens = output.ndim == 3
             if (tokens and not isinstance(module, nn.LayerNorm)) or _enlarges(inputs, output):
                 return None
-            if layout(self.network, output, self.image) is None:
+            space = layout(self.network, output, self.image)
+            if space is None or (not tokens and self._inside_attention(space)):
                 return None
             if output is self._handed and output._version == self._version:  # a container around the last layer
                 self.features.pop(next(reversed(self.features)))
@@ -99,6 +100,12 @@ class FeatureReader:
             return self._keep(name, output)
 
         return hook
+
+    def _inside_attention(self, space: tuple[int, ...]) -> bool:
+        """Heads and weights of attention look like maps, of more positions than there are tokens or oddly shaped."""
+        if not self.features or any(kept.ndim != 3 for kept in self.features.values()):
+            return False
+        return math.prod(space) > next(reversed(self.features.values())).shape[1] or _uneven(self.image, space) > 1.5
 
     def _keep(self, name: str, output: Tensor) -> Tensor:
         if self.detach and not output.requires_grad:
@@ -186,12 +193,13 @@ def channels_last(output: Tensor, image: Tensor) -> bool:
     """
     if output.ndim != image.ndim:
         return False
+    return _uneven(image, output.shape[2:]) > 2 and _uneven(image, output.shape[1:-1]) < 1.5
 
-    def uneven(space: torch.Size) -> float:
-        ratios = [n / m for n, m in zip(image.shape[2:], space, strict=True)]
-        return max(ratios) / min(ratios)
 
-    return uneven(output.shape[2:]) > 2 and uneven(output.shape[1:-1]) < 1.5
+def _uneven(image: Tensor, space: tuple[int, ...]) -> float:
+    """How differently the axes of the image shrink to a space."""
+    ratios = [n / m for n, m in zip(image.shape[2:], space, strict=True)]
+    return max(ratios) / min(ratios)
 
 
 def token_grid(network: nn.Module, tokens: int, space: torch.Size) -> tuple[int, ...] | None:
@@ -266,9 +274,9 @@ def known_last_layer(network: nn.Module, shape: torch.Size) -> tuple[str, ...] |
         shape: shape of one image, ``(C, *space)``.
 
     Returns:
-        Its name, or None.
+        Its name, or None, also where modules were exchanged since.
     """
-    name = _LAST_SPATIAL.get(network, {}).get(shape)
+    name = _LAST_SPATIAL.get(network, {}).get((shape, _structure(network)))
     return None if name is None else (name,)
 
 
@@ -280,4 +288,8 @@ def remember_last_layer(network: nn.Module, shape: torch.Size, name: str) -> Non
         shape: shape of one image, ``(C, *space)``.
         name: the layer.
     """
-    _LAST_SPATIAL.setdefault(network, {})[shape] = name
+    _LAST_SPATIAL.setdefault(network, {})[shape, _structure(network)] = name
+
+
+def _structure(network: nn.Module) -> int:
+    return hash(tuple((name, id(module)) for name, module in network.named_modules()))

@@ -51,6 +51,7 @@ class SharedPass:
         layers: tuple[str, ...] | None,
     ) -> None:
         self.needs = needs
+        self.dims = image.ndim - 2 - (getattr(network, "slice_axis", None) is not None)
         self.bytes_per_image = 0
         self.wants_image, self.wants_features = bool(FROM_IMAGE & needs), FEATURES in needs
         names = layers if self.wants_features else ()
@@ -89,7 +90,7 @@ class SharedPass:
             gradients), each ``(B, C, *layer_space)``.
         """
         more = [need for need in (GUIDED, DECONV) if need in self.needs]
-        terms = BiasTerms()
+        terms = BiasTerms(self.image, self.dims)
         sources = ([self.image] if self.wants_image else []) + list(self.reader.features.values())
         with self._watch.collecting(terms) if self._watch else nullcontext():
             gradients = gradients_of(score, sources, retain=keep or bool(more)) if sources else []
