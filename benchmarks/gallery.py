@@ -164,6 +164,7 @@ def main():
         network, image, note = trained_on_films(films, arguments.steps)
         options = {
             "occlusion": {"window": 16, "stride": 4},
+            "rise": {"masks": 800},
             "integrated_gradients": {"baseline": "min"},
             "deep_lift": {"baseline": "min"},
         }
@@ -172,7 +173,11 @@ def main():
     else:
         sys.stderr.write(f"no films at {films}: set MEDSAL_TEST_DATA to the folder of real images\n")
     network, image, axis, place, note = embedded_head()
-    options = {"occlusion": {"window": 6, "stride": 3}, "smooth_integrated_gradients": {"samples": 4, "steps": 20}}
+    options = {
+        "occlusion": {"window": 6, "stride": 3},
+        "rise": {"masks": 800},
+        "smooth_integrated_gradients": {"samples": 4, "steps": 20},
+    }
 
     def cut(volume):
         return np.rot90(volume.take(place, axis))
