@@ -91,8 +91,15 @@ class Quadratic(nn.Module):
         return 0.5 * nn.functional.linear(x.flatten(1), self.weight) ** 2
 
 
+class Cubic(Quadratic):
+    """The gradient is a square, which tells rules of quadrature apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x.flatten(1), self.weight) ** 3 / 3
+
+
 def test_the_integrated_gradients_of_arun2021_are_those_of_its_code() -> None:
-    network = Quadratic()
+    network = Cubic()
     image = torch.rand(1, 1, 6, 6, dtype=torch.float64) * 2 - 1
     label = {"IG": PRESETS["arun2021"]["IG"]}
     found = explain(network, image, label, target=1)["IG"]
@@ -100,7 +107,7 @@ def test_the_integrated_gradients_of_arun2021_are_those_of_its_code() -> None:
     path = image + 1
     slow = torch.zeros_like(image)
     for alpha in torch.linspace(0, 1, 10, dtype=torch.float64):
-        slow += weight * (weight * (alpha * path - 1)).sum()
+        slow += weight * (weight * (alpha * path - 1)).sum() ** 2
     torch.testing.assert_close(found, (slow * path / 10).abs())
 
 
