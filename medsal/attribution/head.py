@@ -11,7 +11,8 @@ from torch import Tensor
 
 from medsal.attribution import memory
 from medsal.attribution.features import channels_last, layout
-from medsal.attribution.probe import HALF, Probe
+from medsal.attribution.passes import HALF
+from medsal.attribution.probe import Probe
 from medsal.attribution.replay import Player, Recorder, run_with
 from medsal.attribution.tape import CannotReplayError, Recording
 

@@ -166,7 +166,8 @@ class Gated(nn.Module):
 
 def test_what_a_detached_gate_loses_is_logged(caplog):
     network = settled(Gated(lambda z: z * z.detach()))
-    explain(network, torch.randn(1, 1, 8, 8, dtype=torch.float64), ["deep_lift"], target=1)
+    image = torch.randn(1, 1, 8, 8, dtype=torch.float64)
+    explain(network, image, ["deep_lift"], target=1, options={"deep_lift": {"baseline": 1.0}})
     assert "of the difference of scores is lost" in caplog.text
 
 
