@@ -46,17 +46,33 @@ class BiasTerms:
             bias: broadcasts to the gradient.
             gradient: of the score with respect to the operation's output, ``(B, ...)``.
         """
-        term = bias * gradient
         self.count += 1
-        if len(term) != len(self.image):  # windows of attention, those of an image side by side
-            term = term.reshape(len(self.image), -1)
-        self.total = self.total + term.flatten(1).sum(1, dtype=torch.float64)
-        if term.ndim != self.dims + 2:  # of a vector, or tokens: it belongs to no place
+        if gradient.ndim != self.dims + 2 or len(gradient) != len(self.image):  # of a vector, tokens or windows
+            term = (bias * gradient).reshape(len(self.image), -1)  # windows of an image lie side by side
+            self.total = self.total + term.sum(1, dtype=torch.float64)
             return
-        term = term.movedim(-1, 1) if channels_last(term, self.image) else term
-        size = term.shape[2:]
-        for sums, values in ((self.signed, term.sum(1, keepdim=True)), (self.rescaled, rescaled(term))):
+        if channels_last(gradient, self.image):
+            gradient = gradient.movedim(-1, 1)
+            bias = bias.view(-1, *[1] * self.dims) if bias.ndim == 1 else bias.movedim(-1, 1)
+        size = gradient.shape[2:]
+        signed, magnitude = _sums(bias, gradient)
+        self.total = self.total + signed.flatten(1).sum(1, dtype=torch.float64)
+        for sums, values in ((self.signed, signed), (self.rescaled, magnitude)):
             sums[size] = sums[size] + values if size in sums else values
+
+
+def _sums(bias: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over channels of a term, and of its rescaled magnitudes; ``(B, 1, *space)`` each."""
+    if bias.numel() != gradient.shape[1] or bias.ndim != gradient.ndim - 1:
+        term = bias * gradient
+        return term.sum(1, keepdim=True), rescaled(term)
+    weights = bias.flatten()
+    flat = gradient.flatten(2)
+    shape = (len(gradient), 1, *gradient.shape[2:])
+    signed, size = weights @ flat, flat.abs()
+    low, high = torch.aminmax(size, dim=2)
+    low, high = (low * weights.abs()).amin(1), (high * weights.abs()).amax(1)
+    return signed.view(shape), _scaled((weights.abs() @ size).view(shape), low, high, flat.shape[1])
 
 
 def rescaled(term: Tensor) -> Tensor:
@@ -70,10 +86,14 @@ def rescaled(term: Tensor) -> Tensor:
     """
     magnitude = term.abs()
     flat = magnitude.flatten(1)
-    low, high = (edge.view(-1, *[1] * (term.ndim - 1)) for edge in (flat.amin(1), flat.amax(1)))
-    extent = high - low
-    summed = magnitude.sum(1, keepdim=True) - term.shape[1] * low
-    return torch.where(extent > 0, summed / extent.clamp_min(torch.finfo(term.dtype).tiny), 0)
+    return _scaled(magnitude.sum(1, keepdim=True), flat.amin(1), flat.amax(1), term.shape[1])
+
+
+def _scaled(total: Tensor, low: Tensor, high: Tensor, channels: int) -> Tensor:
+    """The sum of ``channels`` values that were each brought from ``low`` to ``high`` to [0, 1]."""
+    low, extent = (edge.view(-1, *[1] * (total.ndim - 1)) for edge in (low, high - low))
+    summed = total - channels * low
+    return torch.where(extent > 0, summed / extent.clamp_min(torch.finfo(total.dtype).tiny), 0)
 
 
 class BiasWatch(TorchFunctionMode):

@@ -91,11 +91,12 @@ class SharedPass:
         """
         more = [need for need in (GUIDED, DECONV) if need in self.needs]
         terms = BiasTerms(self.image, self.dims)
-        sources = ([self.image] if self.wants_image else []) + list(self.reader.features.values())
+        plain = bool({IMAGE_GRADIENT, BIASES} & self.needs)
+        sources = ([self.image] if plain else []) + list(self.reader.features.values())
         with self._watch.collecting(terms) if self._watch else nullcontext():
             gradients = gradients_of(score, sources, retain=keep or bool(more)) if sources else []
         found: dict[str, Any] = {BIASES: terms}
-        if self.wants_image:
+        if plain:
             found[IMAGE_GRADIENT] = gradients.pop(0)
         if self.wants_features:
             found[FEATURES] = self.reader.spatial(gradients)
