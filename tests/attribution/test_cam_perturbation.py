@@ -174,6 +174,9 @@ def test_scorecam_gives_channels_that_are_the_same_everywhere_no_weight(images_r
     torch.testing.assert_close(found[1], image[1])  # one channel is left, which has all the weight
     assert not torch.allclose(found[0], image[0])
     assert found[0].max() < 4
+    image[0] = 1  # of this image, no channel is left
+    found = explain(network, image, ["scorecam"], target=0, target_layer="end", options=options)["scorecam"]
+    torch.testing.assert_close(found, torch.stack([torch.zeros_like(image[0]), image[1]]))
     flat = explain(network, torch.ones_like(image), ["scorecam"], target=0, target_layer="end")["scorecam"]
     assert torch.equal(flat, torch.zeros_like(flat))
 
