@@ -70,8 +70,7 @@ def _sums(bias: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     flat = gradient.flatten(2)
     shape = (len(gradient), 1, *gradient.shape[2:])
     signed, size = weights @ flat, flat.abs()
-    low, high = torch.aminmax(size, dim=2)
-    low, high = (low * weights.abs()).amin(1), (high * weights.abs()).amax(1)
+    low, high = (size.amin(2) * weights.abs()).amin(1), (size.amax(2) * weights.abs()).amax(1)
     return signed.view(shape), _scaled((weights.abs() @ size).view(shape), low, high, flat.shape[1])
 
 

@@ -193,7 +193,8 @@ def channels_last(output: Tensor, image: Tensor) -> bool:
     """
     if output.ndim != image.ndim:
         return False
-    return _uneven(image, output.shape[2:]) > 2 and _uneven(image, output.shape[1:-1]) < 1.5
+    last = _uneven(image, output.shape[1:-1])
+    return last < 1.25 and _uneven(image, output.shape[2:]) > 1.2 * last
 
 
 def _uneven(image: Tensor, space: tuple[int, ...]) -> float:

@@ -124,6 +124,11 @@ def test_channels_last_is_told_from_channels_first():
     assert channels_last(torch.zeros(1, 2, 3, 768), image)
     assert not channels_last(torch.zeros(1, 768, 2, 3), image)
     assert not channels_last(torch.zeros(1, 5, 2, 3), image)
+    small = torch.zeros(1, 3, 32, 48)  # maps of about as many channels as positions
+    assert channels_last(torch.zeros(1, 8, 12, 12), small)
+    assert channels_last(torch.zeros(1, 8, 12, 24), small)
+    assert not channels_last(torch.zeros(1, 12, 8, 12), small)
+    assert not channels_last(torch.zeros(1, 4, 4, 3), torch.zeros(1, 3, 107, 96))
     volume = torch.zeros(1, 1, 16, 224, 224)  # a stem that leaves the slices alone
     assert not channels_last(torch.zeros(1, 64, 16, 7, 7), volume)
 
