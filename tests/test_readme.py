@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from medsal.attribution import METHODS
+
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
@@ -13,13 +15,15 @@ PAGES = [
     "docs/how-to.md",
     "docs/concepts.md",
     "docs/from-monai.md",
+    "docs/methods.md",
 ]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs(page, repository, capsys):
+    names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", (repository / page).read_text(), re.DOTALL):
-        exec(compile(block, page, "exec"), {})
+        exec(compile(block, page, "exec"), names)
     if page == "README.md":
         assert "'gradcam': (1, 1, 64, 64, 48)" in capsys.readouterr().out
 
@@ -39,3 +43,8 @@ def test_every_package_is_installed(repository):
     listed = set(config["options"]["packages"].split()) - {"medsal.configs"}
     found = {".".join(p.parent.relative_to(repository).parts) for p in (repository / "medsal").rglob("__init__.py")}
     assert listed == found
+
+
+def test_the_page_of_methods_has_every_method_with_its_sign(repository):
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (yes|no) \|", (repository / "docs/methods.md").read_text(), re.MULTILINE)
+    assert {name: sign == "yes" for name, sign in rows} == {name: row.signed for name, row in METHODS.items()}

@@ -63,7 +63,7 @@ def ours(network: nn.Module, image: Tensor, method: str, layer: str = "end", **o
 
 def grad_cam_maps(cam: Any, image: Tensor) -> Tensor:
     """What pytorch-grad-cam computes before its ReLU and its scaling."""
-    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets", exc_type=ImportError)
     raw: list[np.ndarray] = []
     compute = cam.get_cam_image
 
@@ -78,7 +78,7 @@ def grad_cam_maps(cam: Any, image: Tensor) -> Tensor:
 
 @pytest.fixture
 def peer() -> Any:
-    return pytest.importorskip("pytorch_grad_cam")
+    return pytest.importorskip("pytorch_grad_cam", exc_type=ImportError)
 
 
 @both
@@ -159,7 +159,7 @@ def test_pytorch_grad_cams_fullgrad(peer, monkeypatch):
     monkeypatch.setattr(fullgrad_cam, "scale_cam_image", lambda cam: cam)
     plain = SimpleNamespace(abs=lambda term: term, sum=np.sum, concatenate=np.concatenate)
     monkeypatch.setattr(fullgrad_cam, "np", plain)
-    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets", exc_type=ImportError)
     wanted = peer.FullGrad(network, [])(image.clone(), [targets.ClassifierOutputTarget(k) for k in (1, 2)])
     assert_same(found["fullgrad"], torch.as_tensor(wanted).view_as(found["fullgrad"]))
     missing = torch.tensor(found.records["fullgrad"]["claims"]["completeness_gap"]).abs().max()
