@@ -172,3 +172,39 @@ def test_15_occlusion_of_a_linear_score(dims):
     with torch.no_grad():
         difference = (network(image) - network(baseline))[[0, 1], [2, 1]]
     torch.testing.assert_close(total, difference, **CLOSE)  # windows that do not overlap explain it all
+
+
+class Given(nn.Module):
+    """Feature maps that are given, behind an image that does nothing, and a linear head with pooling."""
+
+    def __init__(self, maps: Tensor) -> None:
+        super().__init__()
+        self.maps = nn.Parameter(maps)
+        self.layer = nn.Identity()
+        self.head = nn.Linear(maps.shape[1], 2).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(
+            self.layer(self.maps + 0 * x.flatten(1).sum(1).view(-1, *[1] * (x.ndim - 1))).flatten(2).mean(2)
+        )
+
+
+@both
+@pytest.mark.parametrize("channels", [3, 90])  # fewer and more than there are positions: either Gram matrix
+def test_20_eigencam_of_rank_one_is_its_map_and_does_not_turn_with_the_channels(dims, channels):
+    space = (5, 4, 3)[:dims]
+    pattern, mixing = torch.randn(1, 1, *space).double(), torch.rand(1, channels, *[1] * dims).double() + 0.1
+    image = torch.zeros(1, 1, *space, dtype=torch.float64)
+    found = explain(Given(mixing * pattern), image, "eigencam", target_layer="layer")["eigencam"]
+    centred = pattern - pattern.mean()
+    torch.testing.assert_close(found, centred * mixing.norm(), rtol=1e-9, atol=1e-9)
+    maps = torch.randn(1, channels, *space).double() + 2 * mixing * pattern
+    wanted = explain(Given(maps), image, "eigencam", target_layer="layer")["eigencam"]
+    turn = torch.linalg.qr(torch.randn(channels, channels).double())[0]
+    turned = torch.einsum("ck,nk...->nc...", turn, maps)
+    other = explain(Given(turned), image, "eigencam", target_layer="layer")["eigencam"]
+    sign = torch.sign((wanted * other).sum())  # the mean map, which sets the sign, does turn
+    torch.testing.assert_close(sign * other, wanted, rtol=1e-7, atol=1e-7)
+    order = torch.randperm(channels)
+    again = explain(Given(maps[:, order]), image, "eigencam", target_layer="layer")["eigencam"]
+    torch.testing.assert_close(again, wanted, rtol=1e-7, atol=1e-7)
