@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medsal.attribution import memory
 from medsal.attribution.baseline import Baseline, baseline_images
 from medsal.attribution.classifier import gradients_of
 from medsal.attribution.deep_lift_rules import BaselinePass, ImagePass
@@ -87,19 +86,7 @@ def _differences(probe: Probe, baseline: Baseline, layers: tuple[str, ...]) -> t
     """Multipliers times differences, of the image (under ``""``) or of layers, and the difference of the scores."""
     refuse_scripts(probe.network)
     start = baseline_images(probe, baseline)
-    parts: list[tuple[dict[str, Tensor], Tensor]] = []
-
-    def body(part: slice) -> None:
-        parts.append(_compared(probe, start[part], part, layers))
-
-    memory.in_chunks(len(start), len(start), body)
-    found = {name: torch.cat([maps[name] for maps, _ in parts]) for name in parts[0][0]}
-    return found, torch.cat([difference for _, difference in parts])
-
-
-def _compared(probe: Probe, start: Tensor, part: slice, layers: tuple[str, ...]) -> tuple[dict[str, Tensor], Tensor]:
-    """The same for some of the images."""
-    rows, image = probe.rows[part], probe.image[part].detach()
+    image = probe.image.detach()
     before, here = (FeatureReader(probe.network, layers, image, detach=detach) for detach in (False, bool(layers)))
     known = BaselinePass()
     with torch.no_grad(), before.reading(), known:
@@ -108,9 +95,9 @@ def _compared(probe: Probe, start: Tensor, part: slice, layers: tuple[str, ...])
     rescale = ImagePass(known)
     with torch.enable_grad(), without_checkpoints(), here.reading(), rescale:
         logits = probe.forward(image)
-    probe.offer(logits, rows)
+    probe.offer(logits)
     with torch.enable_grad():
-        score = probe.target.score(logits, rows)
+        score = probe.target.score(logits, probe.rows)
     refuse_opaque(logits)
     missing = set(layers) - set(here.features)
     if missing:
@@ -124,4 +111,4 @@ def _compared(probe: Probe, start: Tensor, part: slice, layers: tuple[str, ...])
         name: multiplier * (end.detach() - begin)
         for multiplier, (name, (end, begin)) in zip(multipliers, ends.items(), strict=True)
     }
-    return found, score.detach() - probe.target.score(start_logits, rows)
+    return found, score.detach() - probe.target.score(start_logits, probe.rows)

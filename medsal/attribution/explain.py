@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medsal.attribution import Method
+from medsal.attribution import Method, memory
 from medsal.attribution.choice import MethodsLike, chosen_methods
 from medsal.attribution.classifier import borrowed
 from medsal.attribution.features import layer_names
@@ -18,7 +18,7 @@ from medsal.attribution.passes import HALF
 from medsal.attribution.probe import Probe
 from medsal.attribution.shared_pass import SHARED
 from medsal.attribution.target import Target, TargetLike
-from medsal.errors import InputError, UsageError
+from medsal.errors import InputError, MedsalError, UsageError
 
 
 class Explanation(dict[str, Tensor]):
@@ -52,7 +52,8 @@ def explain(  # noqa: PLR0913  the public door
 ) -> Explanation:
     """Explain the scores of images by any number of methods.
 
-    What several methods need is computed once. The image, the network and the random state are left as found.
+    What several methods need is computed once. The image, the network and the random state are left as found. A batch
+    that does not fit into memory is explained in parts, with the same result.
 
     Args:
         network: a classifier; called with ``(B, C, *space)`` it gives logits ``(B, K)``, alone or first in a tuple.
@@ -82,6 +83,7 @@ def explain(  # noqa: PLR0913  the public door
     Raises:
         UsageError: if a method, option, layer or target does not exist.
         InputError: if the image has values that are not finite.
+        MedsalError: if even one image does not fit into memory.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2))
@@ -98,16 +100,21 @@ def explain(  # noqa: PLR0913  the public door
         plain = _as_volume(plain_image(image), slice_axis)
         plain = plain.contiguous(memory_format=memory_format or torch.contiguous_format)
         layers = layer_names(network, target_layer)
-        every = isinstance(target, str)
-        probe = Probe(network, plain, _first_target(target, len(plain)), needs & SHARED, layers, seed, memory_budget)
-        probe.spacing, probe.autocast, probe.more_targets = _spacing(image, plain), autocast, every
-        maps = {name: _run(probe, rows[name], wanted[name]) for name in rows}
-        if every:
-            for k in range(1, max(probe.logits.shape[1], 2)):
-                probe.turn_to(Target(k, len(plain)))
-                for name in rows:
-                    _join(maps[name], _run(probe, rows[name], wanted[name]))
-        result = Explanation(probe.logits, [None] * len(plain) if every else probe.target.names(len(plain)))
+        spacing, wants = _spacing(image, plain), _first_target(target, len(plain))
+        parts: list[_Part] = []
+
+        def body(part: slice) -> None:
+            probe = Probe(network, plain[part], wants.of(part), needs & SHARED, layers, seed, memory_budget)
+            probe.spacing, probe.autocast, probe.more_targets = spacing, autocast, isinstance(target, str)
+            parts.append(_maps(probe, rows, {n: _of_part(given, part, len(plain)) for n, given in wanted.items()}))
+
+        memory.in_chunks(len(plain), len(plain), body)
+    maps, logits, names = parts[0]
+    for more, more_logits, more_names in parts[1:]:
+        for name in rows:
+            _join(maps[name], more[name], 0)
+        logits, names = torch.cat([logits, more_logits]), names + more_names
+    result = Explanation(logits, names)
     for name, found in maps.items():
         for key, (relevance, record) in found.items():
             full = name + key
@@ -120,6 +127,20 @@ def explain(  # noqa: PLR0913  the public door
 
 Maps = dict[str, tuple[Tensor, dict[str, Any]]]
 """``""`` or ``@layer`` -> relevance and record."""
+
+_Part = tuple[dict[str, Maps], Tensor, list[int | None]]
+
+
+def _maps(probe: Probe, rows: Mapping[str, Method], options: Mapping[str, dict[str, Any]]) -> _Part:
+    """All maps of some images, their logits and the classes explained; for every class if more targets follow."""
+    found = {name: _run(probe, row, options[name]) for name, row in rows.items()}
+    if not probe.more_targets:
+        return found, probe.logits, probe.target.names(len(probe.rows))
+    for k in range(1, max(probe.logits.shape[1], 2)):
+        probe.turn_to(Target(k, len(probe.rows)))
+        for name, row in rows.items():
+            _join(found[name], _run(probe, row, options[name]), 1)
+    return found, probe.logits, [None] * len(probe.rows)
 
 
 def _first_target(target: TargetLike | Literal["all"], batch: int) -> Target:
@@ -158,15 +179,26 @@ def _run(probe: Probe, row: Method, options: dict[str, Any]) -> Maps:
     return found
 
 
-def _join(maps: Maps, more: Maps) -> None:
-    """Add the maps and claims of another class."""
+def _join(maps: Maps, more: Maps, dim: int) -> None:
+    """Add the maps and claims of another class (``dim`` 1), or of other images (0)."""
     for key, (relevance, record) in more.items():
         before, kept = maps[key]
-        claims = {
-            name: [*(kept["claims"][name] if before.shape[1] > 1 else [kept["claims"][name]]), value]
-            for name, value in record["claims"].items()
-        }
-        maps[key] = torch.cat([before, relevance], 1), {**kept, "claims": claims}
+        claims = {}
+        for name, value in record["claims"].items():
+            first = kept["claims"][name]
+            if dim == 1:
+                claims[name] = [*(first if before.shape[1] > 1 else [first]), value]
+            else:
+                claims[name] = first + value if isinstance(first, list) else first
+        maps[key] = torch.cat([before, relevance], dim), {**kept, "claims": claims}
+
+
+def _of_part(options: dict[str, Any], part: slice, batch: int) -> dict[str, Any]:
+    """The options for a part of a batch that was too large for the memory."""
+    whole = (part.start, part.stop) == (0, batch)
+    if not whole and any(isinstance(value, Tensor | np.ndarray) and len(value) > 1 for value in options.values()):
+        raise MedsalError(f"out of memory with {batch} images at once; give fewer, and the options that belong to them")
+    return options
 
 
 def plain_image(image: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from medsal.attribution import memory
 from medsal.attribution.classifier import gradients_of
 from medsal.attribution.lrp_propagation import Composite, Propagation
 from medsal.attribution.lrp_rules import RULES
@@ -225,37 +224,26 @@ def _relevance(
         raise UsageError(f"bias: wanted one of {', '.join(STABILISERS)}, got {bias!r}")
     composite = replace(composite, epsilon=STABILISERS[bias] if epsilon is None else epsilon, absorb=bias == "absorb")
     refuse_scripts(probe.network)
-    found: list[Tensor] = []
-    starts: list[Tensor] = []
-    handled: dict[str, int] = {}
-
-    def body(part: slice) -> None:
-        image = probe.image[part].detach().requires_grad_()
-        mode = Propagation(composite, RULES)
-        with torch.enable_grad(), without_checkpoints(), mode:
-            logits = probe.forward(image)
-        refuse_opaque(logits)
-        probe.offer(logits, probe.rows[part])
-        start = _start(probe, logits, part, whole=composite.convolution != "excitation")
-        (relevance,) = torch.autograd.grad(logits, image, start, allow_unused=True)
-        if relevance is None:
-            raise UsageError("the score does not depend on the image by operations with a rule")
-        found.append(relevance)
-        starts.append(start)
-        handled.update(mode.handled)
-
-    memory.in_chunks(len(probe.image), len(probe.image), body)
-    relevance, start = torch.cat(found), torch.cat(starts)
+    image = probe.image.detach().requires_grad_()
+    mode = Propagation(composite, RULES)
+    with torch.enable_grad(), without_checkpoints(), mode:
+        logits = probe.forward(image)
+    refuse_opaque(logits)
+    probe.offer(logits)
+    start = _start(probe, logits, whole=composite.convolution != "excitation")
+    (relevance,) = torch.autograd.grad(logits, image, start, allow_unused=True)
+    if relevance is None:
+        raise UsageError("the score does not depend on the image by operations with a rule")
     _claim_kept(probe, relevance, start if composite.convolution != "excitation" else start.abs(), tolerance)
-    probe.claim(operations=handled)
+    probe.claim(operations=dict(mode.handled))
     return reduce_channels(relevance, channels)
 
 
-def _start(probe: Probe, logits: Tensor, part: slice, *, whole: bool) -> Tensor:
+def _start(probe: Probe, logits: Tensor, *, whole: bool) -> Tensor:
     """What each logit is worth: its part of the score, or the score's gradient."""
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad():
-        score = probe.target.score(leaf, probe.rows[part])
+        score = probe.target.score(leaf, probe.rows)
     (gradient,) = gradients_of(score, [leaf])
     return gradient * leaf.detach() if whole else gradient
 

@@ -77,16 +77,15 @@ class Probe(Passes):
                 self._backwarded()
         return self._logits
 
-    def offer(self, logits: Tensor, rows: Tensor) -> None:
+    def offer(self, logits: Tensor) -> None:
         """Take the logits that a method's own forward gave, in place of a forward that would give the same.
 
         Args:
-            logits: ``(N, K)``.
-            rows: ``(N,)``, the images that they are of; those of a part of the batch alone are not taken.
+            logits: of the images, ``(B, K)``.
         """
-        if self._logits is None and len(rows) == len(self.rows):
+        if self._logits is None:
             self._logits = logits.detach()
-        self.target.resolve(self.logits)
+        self.target.resolve(self._logits)
 
     @property
     def score(self) -> Tensor:

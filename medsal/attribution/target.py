@@ -46,6 +46,20 @@ class Target:
             raise UsageError(f"target: wanted one class for each of {batch} images, got {classes.numel()}")
         self.classes = classes.clone()
 
+    def of(self, part: slice) -> Target:
+        """The target of some of the images.
+
+        Args:
+            part: which of them.
+
+        Returns:
+            A target that is resolved by the logits of those.
+        """
+        if self.classes is None:
+            return Target(self.function, 0)
+        classes = self.classes[part]
+        return Target(classes, len(classes))
+
     @property
     def resolved(self) -> bool:
         """Whether the score of an image is fixed already, without its logits."""

@@ -325,20 +325,26 @@ def test_options_are_keyword_only_and_unknown_ones_are_refused(method):
 
 
 @every_method
-def test_half_of_the_memory_is_found_when_it_runs_out(method, monkeypatch):
-    network, image = case("2D", batch=2)
-    wanted = run(network, image, method)
+@pytest.mark.parametrize("room", [2, 1])
+def test_parts_are_taken_when_the_memory_runs_out(method, room, monkeypatch):
+    network, image = case("2D", batch=3)
+    target = [1, 0, 2]
+    wanted = run(network, image, method, target=target)
     real, largest = Probe.forward, []
 
     def forward(self: Probe, images: Tensor) -> Tensor:
-        if len(images) > 2:
+        if len(images) > room:
             raise torch.OutOfMemoryError("planted")
         largest.append(len(images))
         return real(self, images)
 
     monkeypatch.setattr(Probe, "forward", forward)
-    torch.testing.assert_close(run(network, image, method), wanted, rtol=1e-9, atol=1e-12)
-    assert max(largest) == 2
+    found = explain(network, image, [method], target=target, options={method: FEW.get(method, {})})
+    torch.testing.assert_close(found[method], wanted, rtol=1e-9, atol=1e-12)
+    assert 1 <= max(largest) <= room
+    assert found.target == target
+    assert len(found.logits) == 3
+    assert all(len(claim) == 3 for claim in found.records[method]["claims"].values() if isinstance(claim, list))
 
 
 def test_importing_medsal_loads_nothing_heavy():
