@@ -65,7 +65,9 @@ class ExplanationExporter:
         """
         self.outcome = None
         self.options = prepare_export(
-            self.ledger.output_dir, self.ledger.items, replace(self.options, model=self._model())
+            self.ledger.output_dir,
+            [*self.ledger.items, *self.ledger.others],
+            replace(self.options, model=self._model()),
         )
 
     def _mark(self, engine: Engine) -> None:  # noqa: ARG002  the signature of an Ignite handler

@@ -164,7 +164,7 @@ def test_cases_of_another_setup_stay_out_of_the_tables(
 ) -> None:
     run(tmp_path, [cases[0]])
     record = tmp_path / "out/cases/sub-0.json"
-    old = {**json.loads(record.read_text()), "case": "sub-9", "setup": "another"}
+    old = {**json.loads(record.read_text().replace("sub-0", "sub-9")), "setup": "another"}
     (tmp_path / "out/cases/sub-9.json").write_text(json.dumps(old))
     run(tmp_path, [cases[0], cases[2]])
     assert len((tmp_path / "out/attribution_statistics.csv").read_text().splitlines()) == 1 + 2 * 2

@@ -69,7 +69,8 @@ def prepare_export(
 
     Args:
         output_dir: made if it is missing; in the layout ``bids`` it is the root of the derivative dataset.
-        cases: all rows of the data list, with ``case``, ``subject`` and ``session``.
+        cases: all rows of the data list, with ``case``, ``subject`` and ``session``; also those of other runs that lie
+            in the folder, with the ``name`` of their files.
         options: what is to be written.
 
     Returns:
