@@ -21,6 +21,7 @@ from monai.utils import TransformBackends, ensure_tuple_rep
 from medsal.data.grids import TEMPORAL_GRID
 from medsal.data.resampling import ResampleToGrid, ResizeSlices, file_of
 from medsal.errors import InputError
+from medsal.geometry import position_known
 
 __all__ = [
     "CheckImage",
@@ -48,9 +49,16 @@ class LoadVolume(Transform):  # type: ignore[misc]  # MONAI is untyped
     ``LoadImage`` tries every reader it knows before it gives up: its error does not say what was wrong with the file,
     and it loads the DICOM readers for each instance. The meta of the result is the same: ``affine``,
     ``original_affine``, ``spatial_shape``, ``filename_or_obj``.
+
+    Args:
+        placed: refuse a header that gives no position in space (sform_code and qform_code 0): left and right would be
+            guessed.
     """
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012  (MONAI's own class attribute)
+
+    def __init__(self, placed: bool = True) -> None:
+        self.placed = placed
 
     def __call__(self, filename: Any) -> MetaTensor:
         """Read one file.
@@ -62,7 +70,8 @@ class LoadVolume(Transform):  # type: ignore[misc]  # MONAI is untyped
             the image (C, x, y, z); a 4D file's volumes are its channels.
 
         Raises:
-            InputError: there is no such file, it is no NIfTI, it is cut off, or its header gives no position in space.
+            InputError: there is no such file, it is no NIfTI, it is cut off, its voxels are no real numbers, or its
+                header gives no position in space.
         """
         from nibabel.filebasedimages import ImageFileError  # here: only reading needs it
 
@@ -75,8 +84,16 @@ class LoadVolume(Transform):  # type: ignore[misc]  # MONAI is untyped
         except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
             reason = " ".join(str(error).split()) or "no reason given"
             raise InputError(f"'{path}': cannot be read as NIfTI ({type(error).__name__}: {reason})") from error
+        if array.dtype.kind not in "biuf":
+            kind = "colours" if array.dtype.names else f"{array.dtype} numbers"
+            raise InputError(f"'{path}': voxels are {kind}; wanted real numbers: save one channel, or the magnitude")
         if not np.isfinite(meta["affine"]).all() or abs(np.linalg.det(meta["affine"])) < 1e-9:
             raise InputError(f"'{path}': the header's affine has no inverse; wanted the image's position in space")
+        if self.placed and not position_known(meta):
+            raise InputError(
+                f"'{path}': the header gives no position in space (sform_code and qform_code are 0), so left and right "
+                "are unknown; wanted one of them: put it in with the tool that wrote the file"
+            )
         meta["filename_or_obj"] = str(path)
         image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
         return EnsureChannelFirst()(image)

@@ -113,7 +113,7 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
     if source.name.endswith((".nii", ".nii.gz")):
         from medsal.transforms import LoadVolume
 
-        return _one_channel(LoadVolume()(source))
+        return _one_channel(LoadVolume(placed=False)(source))
     from monai.transforms import LoadImage
 
     return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))

@@ -20,6 +20,7 @@ from medsal.export.tables import statistics_row
 from medsal.export.views import view_of
 from medsal.export.volumes import save_nifti, save_npy
 from medsal.files import json_bytes, write_file
+from medsal.geometry import position_known
 
 PARTS = ("nifti", "npy", "slices", "summary", "report")
 _LIMITS = ("volume", "slice")
@@ -214,7 +215,9 @@ class _Desk:
         regions = None if result.regions is None else spatial(result.regions, "regions")
         affine = result.image.affine
         grid = Sliceable(affine, self.image.shape, result.slice_axis, relevance, regions)
-        return [cut_tile(self._grey, relevance, view_of(affine, c), c) for c in select(self.options.slices, grid)]
+        known = position_known(result.image.meta)
+        cuts = select(self.options.slices, grid)
+        return [cut_tile(self._grey, relevance, view_of(affine, c, known=known), c) for c in cuts]
 
     def _title(self, method: str) -> str:
         """Case, method, prediction and truth in one line."""

@@ -15,7 +15,7 @@ from medsal.export.case import Array, CaseResult, finite, spatial
 from medsal.export.choice import Sliceable, slice_mm
 from medsal.export.colours import grey_levels, largest
 from medsal.export.views import Cut, View, axis_directions, view_of
-from medsal.geometry import PLANES, full_affine, plane_axis
+from medsal.geometry import PLANES, full_affine, plane_axis, position_known
 
 SLICES, PIXELS, GAP_LIMIT = 7, 100, 0.05
 """Slices per case, the longest side of one in pixels, and the relative completeness gap from which the page warns."""
@@ -39,7 +39,7 @@ def case_page(result: CaseResult, nifti: Mapping[str, str] | None = None) -> dic
     image = grey_levels(spatial(result.native, "native image"))
     maps = {m: finite(spatial(v, f"map {m}")) for m, v in result.native_maps.items() if m in result.maps}
     cuts = _cuts(result, image.shape, maps)
-    view = view_of(result.native.affine, cuts[0])
+    view = view_of(result.native.affine, cuts[0], known=position_known(result.native.meta))
     frame = _frame([(image, _AIR), *((relevance, 0.0) for relevance in maps.values())], cuts, view)
     picture = _stack(image, frame)
     facts = {m: _method(result, m, maps[m], frame, (nifti or {}).get(m, "")) for m in maps}
