@@ -50,9 +50,10 @@ def refuse_strangers(items: Rows, records: Rows, images: Mapping[str, str]) -> N
     anonymous = {bool(item.get("anonymous")) for item in items}
     mixed = sum(bool(record.get("anonymous")) not in anonymous for record in records)
     if mixed:
+        kind = "under their names" if True in anonymous else "without their names"
         raise UsageError(
-            f"anonymise: wanted an output folder of its own, got one that holds "
-            f"cases {'under their names' if True in anonymous else 'without their names'} ({mixed}); choose another --output_dir"
+            f"anonymise: wanted an output folder of its own, got one with cases {kind} ({mixed}); "
+            "choose another --output_dir"
         )
     before = {record.get("case"): record.get("image") for record in records if record.get("files")}
     changed = [item for item in items if _other(before.get(item["case"]), images.get(item["case"]))]
