@@ -24,6 +24,10 @@ from medsal.errors import InputError
 from medsal.geometry import position_known
 
 __all__ = [
+    "BackgroundToZero",
+    "BackgroundToZeroD",
+    "BackgroundToZeroDict",
+    "BackgroundToZerod",
     "CheckImage",
     "CheckImageD",
     "CheckImageDict",
@@ -165,6 +169,42 @@ class CheckImage(Transform):  # type: ignore[misc]  # MONAI is untyped
         return ""
 
 
+class BackgroundToZero(Transform):  # type: ignore[misc]  # MONAI is untyped
+    """Shift an image so that its background is 0, as ``NormalizeIntensity(nonzero=True)`` expects.
+
+    The background is the value that more than half of the voxels on the faces of the volume share (air or what skull
+    stripping left), such as -1000, or the intercept of a file's scaling. An image where there is no such value, or
+    where it is 0, is not touched. ``meta["background"]`` says what was found.
+
+    Example:
+        >>> image = torch.full((1, 4, 4, 4), -1000.0)
+        >>> image[0, 1, 1, 1] = 5
+        >>> BackgroundToZero()(image).unique().tolist()
+        [0.0, 1005.0]
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012  (MONAI's own class attribute)
+
+    def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        """Shift one image.
+
+        Args:
+            img: channel-first image of one channel.
+
+        Returns:
+            the image, or a shifted copy.
+        """
+        faces = [torch.as_tensor(img).select(axis, place).flatten() for axis in range(1, img.ndim) for place in (0, -1)]
+        border = torch.cat(faces)
+        value = border.median()  # the value of more than half is also the middle one
+        if (border == value).sum() * 2 <= len(border):
+            return img
+        shifted = img if value == 0 else img - value
+        if isinstance(shifted, MetaTensor):
+            shifted.meta["background"] = float(value)
+        return shifted
+
+
 class _OnKeys(MapTransform, InvertibleTransform):  # type: ignore[misc]  # MONAI is untyped
     """Apply an array transform to the images of a case; the case itself is left as it was."""
 
@@ -205,6 +245,18 @@ class LoadVolumed(_OnKeys):
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, LoadVolume(), allow_missing_keys)
+
+
+class BackgroundToZerod(_OnKeys):
+    """Dictionary version of `BackgroundToZero`.
+
+    Args:
+        keys: the images to shift.
+        allow_missing_keys: pass where a key is missing.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, BackgroundToZero(), allow_missing_keys)
 
 
 class CheckImaged(_OnKeys):
@@ -267,6 +319,7 @@ class ResizeSlicesd(_OnKeys):
         super().__init__(keys, ResizeSlices(size, axis), allow_missing_keys)
 
 
+BackgroundToZeroD = BackgroundToZeroDict = BackgroundToZerod
 CheckImageD = CheckImageDict = CheckImaged
 ResampleToGridD = ResampleToGridDict = ResampleToGridd
 LoadVolumeD = LoadVolumeDict = LoadVolumed
