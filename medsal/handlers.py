@@ -100,6 +100,8 @@ class ExplanationExporter:
         began = time.perf_counter()
         result = case_result({**batch, **case}, output, self.slice_axis, self.ledger.positions.get(case["case"]))
         grid = time.perf_counter() - began
+        for note in result.notes:
+            _LOG.warning("%s: %s", result.case, note)
         self.ledger.begin(result.case)
         written = export_case(result, self.ledger.output_dir, self.options)
         seconds = {**output.get("seconds", {}), "grid": grid, **written.seconds}
@@ -113,6 +115,8 @@ class ExplanationExporter:
                 "prediction": result.prediction,
                 "logits": list(result.logits),
                 "target": result.target,
+                **result.facts,
+                "notes": list(result.notes),
                 "statistics": written.statistics,
                 "records": dict(result.records),
                 "seconds": {part: round(value, 4) for part, value in seconds.items()},
@@ -156,7 +160,8 @@ class ExplanationExporter:
                 _LOG.warning("%d cases in %s are of another setup: not in the tables", left, self.ledger.output_dir)
             export_summary(self.ledger.output_dir, [row for record in alike for row in record["statistics"]])
             write_run(self.ledger, self.outcome, records, began=self.began)
-            write_index(self.ledger.output_dir, records, model=self._model())
+            marked = [record if record["setup"] == self.ledger.setup else _foreign(record) for record in records]
+            write_index(self.ledger.output_dir, marked, model=self._model())
         return self.outcome
 
     def _model(self) -> dict[str, str]:
@@ -277,6 +282,12 @@ def duration(seconds: float) -> str:
 
 def _names(case: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(case.get(key, "")) for key in ("case", "subject", "session")}
+
+
+def _foreign(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a case of another setup, with the mark that the page shows."""
+    made = f"model sha256 {str(record.get('model', ''))[:12] or 'not recorded'}"
+    return {**record, "mark": f"explained by an earlier run of another setup ({made}); it is not in the tables"}
 
 
 def _stop_if_hopeless(error: Exception) -> None:

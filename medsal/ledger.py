@@ -7,6 +7,7 @@ that is killed at any time leaves nothing that a later run takes for finished.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -253,10 +254,14 @@ class Ledger:
         write_file(self._folder / f"{record['case']}.json", json.dumps(record, indent=1, default=str).encode())
 
     def _remove(self, path: str) -> None:
-        """Remove a file of an old record, if it lies inside the output folder."""
-        file = (self.output_dir / path).resolve()
-        if file.is_relative_to(self.output_dir.resolve()):
-            file.unlink(missing_ok=True)
+        """Remove a file of an old record, if it lies inside the output folder, and the folders that it leaves empty."""
+        root, file = self.output_dir.resolve(), (self.output_dir / path).resolve()
+        if not file.is_relative_to(root):
+            return
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first folder that holds something ends it
+            for folder in file.parents[: len(file.relative_to(root).parts) - 1]:
+                folder.rmdir()
 
 
 def _size(path: Path) -> int:

@@ -69,6 +69,7 @@ def case_page(result: CaseResult, nifti: Mapping[str, str] | None = None) -> dic
         "shape": list(image.shape),
         "affine": affine.round(6).tolist(),
         "image": _pack(np.rint(picture).astype(np.uint8) & 0xFC),
+        "notes": list(result.notes),
         "methods": facts,
     }
 
