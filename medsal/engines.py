@@ -18,21 +18,26 @@ from monai.inferers import SimpleInferer
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-from medsal.attribution.choice import method_options, method_rows
+from medsal.attribution.choice import MethodsLike, chosen_methods
 from medsal.attribution.classifier import borrowed
 from medsal.attribution.explain import Explanation, explain
 from medsal.attribution.features import layer_names
+from medsal.attribution.presets import PRESETS
+from medsal.bundle.asked import asked_methods, method_names
 from medsal.bundle.exits import reason
 from medsal.errors import InputError, UsageError
+from medsal.inferers import memory_format_of, precision_of
+
+__all__ = [
+    "AttributionEvaluator",
+    "AttributionEvents",
+    "Failure",
+    "attribution_mode",
+    "case_records",
+    "method_names",
+]
 
 _LOG = logging.getLogger("medsal")
-
-MEMORY_FORMATS: dict[str, torch.memory_format | None] = {
-    "auto": None,
-    "contiguous": torch.contiguous_format,
-    "channels_last": torch.channels_last,
-    "channels_last_3d": torch.channels_last_3d,
-}
 
 
 class AttributionEvents(EventEnum):  # type: ignore[misc]  # ignite has no type information
@@ -75,26 +80,6 @@ def attribution_mode(network: nn.Module) -> Iterator[nn.Module]:
         yield network
 
 
-def method_names(methods: str | Iterable[str]) -> list[str]:
-    """Read names of methods as a command line or a config has them.
-
-    Args:
-        methods: ``"a,b"``, or any iterable of names.
-
-    Returns:
-        The names, each once.
-
-    Raises:
-        UsageError: if a name is not known, or there is none.
-
-    Example:
-        >>> method_names("saliency, gradcam")
-        ['saliency', 'gradcam']
-    """
-    parts = [methods] if isinstance(methods, str) else list(methods)
-    return list(method_rows([name.strip() for part in parts for name in str(part).split(",") if name.strip()]))
-
-
 class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI has no type information
     """Explains every case of a data loader; loaders, transforms, savers and metrics of MONAI work around it unchanged.
 
@@ -108,15 +93,15 @@ class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI 
         device: where to compute.
         val_data_loader: batches with ``image`` and, where known, ``label``.
         network: the classifier; weights must be in it already, or come through a ``CheckpointLoader``.
-        methods: names of ``medsal.METHODS``; a list, or text with commas.
-        options: method -> its options.
+        methods: names of ``medsal.METHODS``, a list or text with commas; or name of each map -> ``method`` and options.
+        options: method, or name of the map -> its options.
         target: None (each image's predicted class), a class, ``"label"`` (the true class), or one class per image.
-        **kwargs: ``target_layer``, ``seed`` and ``memory_format`` (``auto``, ``contiguous``, ``channels_last``,
-            ``channels_last_3d``) go to ``medsal.explain``, all else to ``SupervisedEvaluator``.
+        **kwargs: ``preset`` (a name of ``medsal.PRESETS``, in place of ``methods``), ``target_layer``, ``seed``,
+            ``memory_format`` (``auto``, ``contiguous``, ``channels_last``, ``channels_last_3d``) and ``autocast``
+            (``bfloat16``, ``float16``) are for ``medsal.explain``, all else for ``SupervisedEvaluator``.
 
     Raises:
-        UsageError: if a method, the target or the memory format does not exist, or an inferer is given that would
-            not be used.
+        UsageError: if a method, an option or the target does not exist, or an inferer is given that would not be used.
     """
 
     def __init__(
@@ -124,21 +109,23 @@ class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI 
         device: torch.device | str,
         val_data_loader: Iterable[Any],
         network: nn.Module,
-        methods: str | Sequence[str],
+        methods: MethodsLike,
         *,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         target: int | str | Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.methods = method_names(methods)
+        preset = kwargs.pop("preset", None)
+        self.methods = asked_methods(methods, preset)
         self.target = _target(target)
+        if self.target is None and preset in PRESETS:
+            self.target = PRESETS[preset].target
         options = {name: dict(given) for name, given in (options or {}).items() if given}
         layer, seed = kwargs.pop("target_layer", None), int(kwargs.pop("seed", 0))
-        memory_format = kwargs.pop("memory_format", "auto")
-        if memory_format not in MEMORY_FORMATS:
-            raise UsageError(f"memory_format: wanted one of {', '.join(MEMORY_FORMATS)}, got {memory_format!r}")
-        for name, row in method_rows(self.methods).items():
-            method_options(name, row, options.get(name))
+        if isinstance(layer, str) and "," in layer:
+            layer = [name.strip() for name in layer.split(",")]
+        autocast, memory_format = kwargs.pop("autocast", None), kwargs.pop("memory_format", "auto")
+        chosen_methods(self.methods, options)
         layer_names(network, layer)
         if not isinstance(kwargs.get("inferer", SimpleInferer()), SimpleInferer):
             raise UsageError("inferer: maps are computed on the whole image; leave inferer out or use SimpleInferer")
@@ -147,7 +134,8 @@ class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI 
             "options": options,
             "target_layer": layer,
             "seed": seed,
-            "memory_format": MEMORY_FORMATS[memory_format],
+            "memory_format": memory_format_of(memory_format),
+            "autocast": precision_of(autocast),
         }
         super().__init__(device=device, val_data_loader=val_data_loader, network=network, event_names=events, **kwargs)
         self.mode = attribution_mode
@@ -223,8 +211,8 @@ class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI 
         image, label = self._prepared(engine, batch)
         target: Any = self.target
         if target == "label":
-            if not isinstance(label, Tensor):
-                raise UsageError("target: 'label' wants a label for every case, this data list has none")
+            if not isinstance(label, Tensor) or bool((label < 0).any()):
+                raise UsageError("target: 'label' wants a label for every case, this data list has none or lacks some")
             target = [int(value) for value in label.flatten()]
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         try:
@@ -290,6 +278,8 @@ def _failure(found: Any) -> Failure:
 
 def _target(target: Any) -> Any:
     """Read a target as a command line has it."""
+    if isinstance(target, float | bool):
+        raise UsageError(f"target: wanted a class number, 'label' or 'predicted', got {target!r}")
     if not isinstance(target, str) or target == "label":
         return target
     if target in {"", "predicted", "null"}:

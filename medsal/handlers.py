@@ -19,6 +19,7 @@ from medsal.bundle.results import case_result, named
 from medsal.engines import AttributionEvents, Failure
 from medsal.errors import MedsalError, UsageError
 from medsal.export import ExportOptions, export_case, export_summary, prepare_export
+from medsal.export.choice import NoSuchSliceError
 from medsal.ledger import Ledger, Outcome, barrier, rank
 
 _LOG = logging.getLogger("medsal")
@@ -88,8 +89,10 @@ class ExplanationExporter:
                 self._export(case | named(batch, output), batch, output)
             except UsageError:
                 raise
-            except Exception as error:  # noqa: BLE001  recorded with the case; the others go on
+            except Exception as error:  # recorded with the case; the others go on
                 _LOG.debug("case %s failed", case.get("case"), exc_info=error)
+                if isinstance(error, NoSuchSliceError) and not self.ledger.outcome().count("done"):
+                    raise UsageError(f"{error} (case {case.get('case')}, no case was done before it)") from error
                 _stop_if_hopeless(error)
                 engine.state.failures.append(Failure(case | named(batch, output), reason(error)))
         for failure in engine.state.failures:

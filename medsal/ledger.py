@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medsal.bundle.fingerprint import NO_CASES, contents, digest, fingerprint, identified, setup_digest
+from medsal.bundle.fingerprint import NO_CASES, contents, digest, fingerprint, named_apart, setup_digest
 from medsal.bundle.neighbours import neighbours, refuse_strangers
 from medsal.errors import MedsalError, NothingToDoError, UsageError
 from medsal.files import write_file
@@ -125,7 +125,7 @@ class Ledger:
         """
         from medsal.export import repeated_subjects
 
-        items = [identified(item) for item in datalist][: limit or None]
+        items = named_apart(datalist)[: limit or None]
         if not items:
             raise NothingToDoError(NO_CASES)
         sources: dict[str, Any] = {}

@@ -31,3 +31,7 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}; set MEDSAL_TEST_DATA to the folder that holds them")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-networks", action="store_true", help="write docs/networks.md from what is found")

@@ -18,6 +18,7 @@ from monai.networks.nets import DenseNet
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, Resized, SaveImaged, Spacingd
 from torch import Tensor, nn
 
+import medsal
 from medsal.attribution.explain import explain
 from medsal.engines import AttributionEvaluator, AttributionEvents, attribution_mode, method_names
 from medsal.errors import UsageError
@@ -277,3 +278,55 @@ def test_checkpoint_loader_invertd_save_imaged_and_metrics_saver_work_unchanged(
     np.testing.assert_allclose(saved.get_fdata(), output[key][0].numpy(), atol=1e-6)
     assert np.abs(saved.get_fdata()).max() > 0
     assert "sub-9.nii.gz" in (tmp_path / "metrics/mae_raw.csv").read_text()
+
+
+NAMED = {"w_saliency": {"method": "saliency", "channels": "sum"}, "gradcam": {}}
+
+
+def test_maps_may_have_names_of_their_own() -> None:
+    cases, network = tensor_cases(2), small_network()
+    options = {"gradcam": {"relu": False}}
+    found = collected(evaluator_of(cases, network, methods=NAMED, options=options, target=1))
+    wanted = explain(
+        network,
+        torch.stack([case["image"].as_tensor() for case in cases]),
+        {"w_saliency": NAMED["w_saliency"], "gradcam": {"method": "gradcam", "relu": False}},
+        target=1,
+    )
+    for index, (_, output) in enumerate(found):
+        for name, relevance in wanted.items():
+            torch.testing.assert_close(output[f"saliency_{name}"].as_tensor(), relevance[index], rtol=1e-4, atol=1e-7)
+        assert output["records"]["w_saliency"]["method"] == "saliency"
+        assert output["records"]["gradcam"]["options"]["relu"] is False
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"a": {"method": "salience"}}, "unknown method 'salience'. Did you mean saliency"),
+        ({"a": "saliency"}, "wanted a: {method: name, option: value}, got 'saliency'"),
+        ({"a/b": {"method": "saliency"}}, "wanted names of letters, digits"),
+        ({"a_b": {"method": "saliency"}, "aB": {"method": "gradcam"}}, "'a_b' and it would be files of the same name"),
+        ({"a": {"method": "saliency", "steps": 3}}, "a has no option 'steps'"),
+        ({}, "wanted at least one of saliency"),
+    ],
+)
+def test_names_of_maps_are_checked_before_anything_is_computed(methods: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        evaluator_of(tensor_cases(1), small_network(), methods=methods)
+
+
+def test_a_preset_replaces_the_methods_and_gives_its_class() -> None:
+    evaluator = evaluator_of(tensor_cases(1), small_network(), preset="mri_tle")
+    assert list(evaluator.methods) == list(medsal.PRESETS["mri_tle"])
+    assert evaluator.target == 1
+    assert evaluator_of(tensor_cases(1), small_network(), preset="mri_tle", target=0).target == 0
+    with pytest.raises(UsageError, match=r"preset: wanted one of arun2021, .*, got 'arun'"):
+        evaluator_of(tensor_cases(1), small_network(), preset="arun")
+
+
+def test_the_precision_is_an_option_and_is_recorded() -> None:
+    found = collected(evaluator_of(tensor_cases(1), small_network(), methods="gradcam", autocast="bfloat16"))
+    assert found[0][1]["records"]["gradcam"]["autocast"] == "torch.bfloat16"
+    with pytest.raises(UsageError, match="autocast: wanted null, bfloat16 or float16, got 'int8'"):
+        evaluator_of(tensor_cases(1), small_network(), autocast="int8")

@@ -272,8 +272,19 @@ def test_an_empty_list_is_nothing_to_do(tmp_path: Path) -> None:
 
 
 def test_two_cases_of_one_name_are_refused_with_both_files(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"a/x.nii and b/x.nii"):
-        ledger_of(tmp_path).pending(["a/x.nii", "b/x.nii"])
+    with pytest.raises(UsageError, match=r"case a_x comes twice: 1/a/x.nii and 2/a/x.nii"):
+        ledger_of(tmp_path).pending(["1/a/x.nii", "2/a/x.nii"])
+    with pytest.raises(UsageError, match=r"case x comes twice: a/1.nii and a/2.nii"):
+        ledger_of(tmp_path).pending([{"image": "a/1.nii", "case": "x"}, {"image": "a/2.nii", "case": "x"}])
+
+
+def test_files_of_one_name_are_named_by_their_folders_whatever_part_of_the_list_is_taken(tmp_path: Path) -> None:
+    paths = ["a/x.nii", "b/x.nii", "b/y.nii"]
+    assert [item["case"] for item in ledger_of(tmp_path).pending(paths)] == ["a_x", "b_x", "y"]
+    (first,) = ledger_of(tmp_path).pending(paths, limit=1)
+    assert (first["case"], first["subject"]) == ("a_x", "a_x")
+    with pytest.raises(UsageError, match="wanted a path, or paths, under 'image', got "):
+        ledger_of(tmp_path).pending([{"image": {"image": "a"}}])
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/get-started.md", "docs/how-to.md", "docs/concepts.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/get-started.md",
+    "docs/how-to.md",
+    "docs/concepts.md",
+    "docs/from-monai.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

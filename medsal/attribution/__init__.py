@@ -18,12 +18,23 @@ from medsal.attribution.cam import (
     layercam,
     xgradcam,
 )
-from medsal.attribution.deep_lift import deep_lift
+from medsal.attribution.cam_perturbation import ablationcam, scorecam
+from medsal.attribution.deep_lift import deep_lift, layer_deep_lift
 from medsal.attribution.gradient import deconvnet, fullgrad, guided_backprop, input_x_gradient, saliency
+from medsal.attribution.lrp import (
+    excitation_backprop,
+    lrp_epsilon,
+    lrp_epsilon_alpha2_beta1,
+    lrp_epsilon_alpha2_beta1_flat,
+    lrp_epsilon_plus,
+    lrp_epsilon_plus_flat,
+)
 from medsal.attribution.noise import gradient_shap, smooth_integrated_gradients, smoothgrad, smoothgrad_squared, vargrad
 from medsal.attribution.path import integrated_gradients
+from medsal.attribution.perturbation import occlusion, rise
 from medsal.attribution.probe import BASELINE, RULES, SEED
 from medsal.attribution.shared_pass import BIASES, DECONV, FEATURES, GUIDED, IMAGE_GRADIENT
+from medsal.attribution.xrai import SEGMENTS, xrai
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,22 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             _row(eigencam, "Muhammad 2020, arXiv:2008.00299", FEATURES, signed=True, degree=0),
             _row(eigengradcam, "Muhammad 2020, arXiv:2008.00299", FEATURES, signed=True),
             _row(guided_gradcam, "Selvaraju 2017, arXiv:1610.02391", GUIDED, FEATURES, signed=True, cost=0.5, degree=2),
+            # what the score does when something is hidden
+            _row(scorecam, "Wang 2019, arXiv:1910.01279", FEATURES, signed=False, cost=250, degree=None),
+            _row(ablationcam, "Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360", FEATURES, signed=False, cost=2),
+            _row(occlusion, "Zeiler 2013, arXiv:1311.2901", BASELINE, signed=True, cost=365),
+            _row(rise, "Petsiuk 2018, arXiv:1806.07421", BASELINE, SEED, signed=True, cost=2000),
             # rules on operations
-            _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.3, complete=True),
+            _row(deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, RULES, signed=True, cost=1.6, complete=True),
+            _row(layer_deep_lift, "Shrikumar 2017, arXiv:1704.02685", BASELINE, FEATURES, RULES, signed=True, cost=1.0),
+            _row(lrp_epsilon, "Binder 2016, arXiv:1604.00825", RULES, signed=True, cost=1.7),
+            _row(lrp_epsilon_plus, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=2),
+            _row(lrp_epsilon_plus_flat, "Lapuschkin 2019, arXiv:1902.10178", RULES, signed=True, cost=2),
+            _row(lrp_epsilon_alpha2_beta1, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=4),
+            _row(lrp_epsilon_alpha2_beta1_flat, "Kohlbrenner 2020, arXiv:1910.09840", RULES, signed=True, cost=4),
+            _row(excitation_backprop, "Zhang 2016, arXiv:1608.00507", RULES, signed=False, cost=2),
+            # regions
+            _row(xrai, "Kapishnikov 2019, arXiv:1906.02825", BASELINE, SEGMENTS, signed=True, cost=200),
         )
     }
 )

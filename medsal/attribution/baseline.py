@@ -40,7 +40,7 @@ def baseline_images(probe: Probe, wanted: Baseline) -> Tensor:
     """
     image = probe.image
     if isinstance(wanted, str) and wanted.startswith("gaussian:"):
-        return (probe.draw(BASELINE_STREAM) * float(wanted[9:])).expand_as(image)
+        return (probe.draw(BASELINE_STREAM) * _deviation(wanted)).expand_as(image)
     if isinstance(wanted, str) and wanted in STATISTICS:
         return STATISTICS[wanted](image)
     if isinstance(wanted, int | float):
@@ -56,3 +56,10 @@ def baseline_images(probe: Probe, wanted: Baseline) -> Tensor:
         raise UsageError(
             f"baseline: wanted a shape that broadcasts to {tuple(image.shape)}, got {tuple(made.shape)}"
         ) from error
+
+
+def _deviation(wanted: str) -> float:
+    try:
+        return float(wanted.removeprefix("gaussian:"))
+    except ValueError as error:
+        raise UsageError(f"baseline: wanted gaussian: and a standard deviation, got {wanted!r}") from error

@@ -13,6 +13,14 @@ from medsal.errors import UsageError
 MethodsLike = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
 """A name, names, or the name of each map -> its ``method`` and options."""
 
+KINDS: Mapping[str, tuple[str, Any]] = {
+    "int": ("a whole number", int),
+    "float": ("a number", int | float),
+    "bool": ("true or false", bool),
+    "str": ("text", str),
+}
+"""Annotation of an option -> what it wants, in words and as types."""
+
 
 def chosen_methods(
     methods: MethodsLike, options: Mapping[str, Mapping[str, Any]] | None = None
@@ -77,10 +85,17 @@ def method_options(name: str, row: Method, options: Mapping[str, Any] | None) ->
         The options.
 
     Raises:
-        UsageError: if the method has no such option; the error says which it has.
+        UsageError: if the method has no such option, the error says which it has; or a value is of the wrong kind.
     """
     allowed = [p.name for p in inspect.signature(row.function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in options or {}:
         if key not in allowed:
             raise UsageError(f"options: {name} has no option {key!r}; it has {', '.join(allowed) or 'none'}")
+    annotations = inspect.get_annotations(row.function)
+    for key, value in (options or {}).items():
+        kind = KINDS.get(str(annotations[key]).removesuffix(" | None"))
+        if kind is not None and not (value is None and str(annotations[key]).endswith("None")):
+            wanted, types = kind
+            if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+                raise UsageError(f"options: {name} wants {key} to be {wanted}, got {value!r}")
     return dict(options or {})

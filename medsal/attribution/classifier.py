@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from medsal.errors import UsageError
 
@@ -19,17 +21,22 @@ def borrowed(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation without weight gradients, and give it back as it was, also after an error.
 
     Restored are the training flag of every module, ``requires_grad`` of every parameter, buffers that a forward
-    changed, and the random state of Python, NumPy and torch. ``.grad`` is never touched.
+    changed or replaced, and the random state of Python, NumPy and torch. ``.grad`` is never touched.
 
     Args:
         network: any module.
 
     Yields:
         Nothing.
+
+    Raises:
+        UsageError: if a layer would mix the images of a batch.
     """
+    _refuse_mixing(network)
     modes = [(module, module.training) for module in network.modules()]
     flags = [(weight, weight.requires_grad) for weight in network.parameters()]
-    buffers = [(buffer, buffer.clone(), buffer._version) for buffer in network.buffers() if buffer.numel() <= 2**16]
+    held = [(module, name, buffer) for module in network.modules() for name, buffer in module._buffers.items()]
+    buffers = [(buffer, buffer.clone(), buffer._version) for buffer in network.buffers()]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  the state that the caller's own code uses
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
@@ -43,12 +50,23 @@ def borrowed(network: nn.Module) -> Iterator[None]:
             module.training = training
         for weight, flag in flags:
             weight.requires_grad_(flag)
+        for module, name, buffer in held:
+            module._buffers[name] = buffer
         with torch.no_grad():
             for buffer, value, version in buffers:
                 if buffer._version != version:
                     buffer.copy_(value)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002  as above
+
+
+def _refuse_mixing(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None and not isinstance(module, _InstanceNorm):
+            raise UsageError(
+                f"network: {name or 'it'} normalises by the batch that it sees (no running statistics), so that a map "
+                "would depend on the images beside its own; use a batch normalisation with track_running_stats=True"
+            )
 
 
 def first_tensor(output: Any) -> Tensor:

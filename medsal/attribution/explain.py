@@ -14,7 +14,8 @@ from medsal.attribution import Method
 from medsal.attribution.choice import MethodsLike, chosen_methods
 from medsal.attribution.classifier import borrowed
 from medsal.attribution.features import layer_names
-from medsal.attribution.probe import HALF, Probe
+from medsal.attribution.passes import HALF
+from medsal.attribution.probe import Probe
 from medsal.attribution.shared_pass import SHARED
 from medsal.attribution.target import Target, TargetLike
 from medsal.errors import InputError, UsageError
@@ -89,6 +90,8 @@ def explain(  # noqa: PLR0913  the public door
         {'saliency': (1, 1, 8, 8), 'gradcam': (1, 1, 8, 8)}
     """
     rows, wanted = chosen_methods(methods, options)
+    if not isinstance(seed, int):
+        raise UsageError(f"seed: wanted a whole number, got {seed!r}")
     slice_axis = getattr(network, "slice_axis", None)
     needs = frozenset().union(*(row.needs for row in rows.values()))
     with torch.inference_mode(False), borrowed(network):

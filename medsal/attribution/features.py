@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medsal.errors import UsageError
 
-_LAST_SPATIAL: WeakKeyDictionary[nn.Module, dict[torch.Size, str]] = WeakKeyDictionary()
+_LAST_SPATIAL: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, int], str]] = WeakKeyDictionary()
 
 MOST_EXTRA_TOKENS = 5
 """Class, distillation and register tokens that may stand in front of those of the image."""
@@ -102,7 +102,7 @@ class FeatureReader:
         return hook
 
     def _inside_attention(self, space: tuple[int, ...]) -> bool:
-        """Heads and weights of attention look like maps: they have more positions than there are tokens, or odd ones."""
+        """Heads and weights of attention look like maps, of more positions than there are tokens or oddly shaped."""
         if not self.features or any(kept.ndim != 3 for kept in self.features.values()):
             return False
         return math.prod(space) > next(reversed(self.features.values())).shape[1] or _uneven(self.image, space) > 1.5
@@ -274,9 +274,9 @@ def known_last_layer(network: nn.Module, shape: torch.Size) -> tuple[str, ...] |
         shape: shape of one image, ``(C, *space)``.
 
     Returns:
-        Its name, or None.
+        Its name, or None, also where modules were exchanged since.
     """
-    name = _LAST_SPATIAL.get(network, {}).get(shape)
+    name = _LAST_SPATIAL.get(network, {}).get((shape, _structure(network)))
     return None if name is None else (name,)
 
 
@@ -288,4 +288,8 @@ def remember_last_layer(network: nn.Module, shape: torch.Size, name: str) -> Non
         shape: shape of one image, ``(C, *space)``.
         name: the layer.
     """
-    _LAST_SPATIAL.setdefault(network, {})[shape] = name
+    _LAST_SPATIAL.setdefault(network, {})[shape, _structure(network)] = name
+
+
+def _structure(network: nn.Module) -> int:
+    return hash(tuple((name, id(module)) for name, module in network.named_modules()))

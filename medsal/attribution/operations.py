@@ -8,13 +8,15 @@ image, or is refused by name; none is passed over.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from medsal.attribution.arguments import depending
 from medsal.errors import UsageError
 
 LINEAR = frozenset(
@@ -26,7 +28,8 @@ LINEAR = frozenset(
     view view_as reshape flatten unflatten squeeze unsqueeze transpose permute movedim moveaxis swapaxes expand
     expand_as contiguous clone to type_as type float double half bfloat16 cpu cuda detach t roll flip repeat tile
     repeat_interleave
-    getitem narrow select index_select gather unfold fold pixel_shuffle pixel_unshuffle channel_shuffle
+    getitem where masked_fill narrow select index_select gather unfold fold pixel_shuffle pixel_unshuffle
+    channel_shuffle
     identity requires_grad register_hook retain_grad set get data
     """.split()
 )
@@ -48,7 +51,11 @@ OPERATORS = {
 """Python's operators -> operations."""
 
 QUERIES = frozenset(
-    "size dim ndimension numel is_floating_point is_complex stride is_contiguous get_device len".split()
+    """
+    size dim ndimension numel is_floating_point is_complex stride is_contiguous get_device len element_size
+    zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty new_tensor
+    is_nested is_sparse is_inference is_same_size result_type
+    """.split()
 )
 
 
@@ -94,19 +101,45 @@ class Kept:
         self.tensor = tensor.detach()
 
 
+Backward = Callable[[list[Tensor], Tensor], Sequence[Tensor]]
+"""Maps what went into an operation, and what its output is handed back, to what each input is handed back."""
+
+
+class _Replaced(torch.autograd.Function):
+    """An operation whose backward is a rule."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, compute: Callable[..., Tensor], backward: Backward, kept: list[Kept], *tensors: Tensor
+    ) -> Tensor:
+        device = tensors[0].device.type
+        ctx.rule = backward, kept
+        ctx.precision = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        return compute(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, handed: Tensor) -> tuple[Tensor | None, ...]:
+        backward, kept = ctx.rule
+        with torch.autocast(*ctx.precision):
+            return None, None, None, *backward([k.tensor for k in kept], handed)
+
+
 class Interception(TorchFunctionMode):
     """See every operation of a forward and replace those that have a rule.
 
     Args:
         rules: name of an operation -> rule, called with this interception, the operation and its arguments.
+        plain: operations that may run as they are.
 
     Attributes:
         handled: how often each rule was applied.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, rules: Mapping[str, Rule], plain: frozenset[str] = LINEAR) -> None:
         super().__init__()
         self.rules = rules
+        self.plain = plain
         self.handled: Counter[str] = Counter()
         self._kept: dict[int, list[Kept]] = {}
 
@@ -141,14 +174,32 @@ class Interception(TorchFunctionMode):
         self._kept.setdefault(tensor.untyped_storage().data_ptr(), []).append(kept)
         return kept
 
+    def replace(
+        self, name: str, compute: Callable[..., Tensor], tensors: Sequence[Tensor], backward: Backward
+    ) -> Tensor:
+        """Run an operation with a rule for its backward.
+
+        Args:
+            name: the operation, to be counted.
+            compute: the operation as a function of the tensors.
+            tensors: those that depend on the image.
+            backward: the rule.
+
+        Returns:
+            What the operation gives.
+        """
+        self.handled[name] += 1
+        result: Tensor = _Replaced.apply(compute, backward, [self.keep(tensor) for tensor in tensors], *tensors)
+        return result
+
     def _before_writing(self, tensor: Tensor) -> None:
         for kept in self._kept.pop(tensor.untyped_storage().data_ptr(), []):
             kept.tensor = kept.tensor.clone()
 
     def _refuse(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        depend = sum(tensor.requires_grad for tensor in _tensors([args, kwargs]))
+        depend = len(depending(args, kwargs))
         several = name in SINGLY_LINEAR and depend > 1
-        if name in LINEAR and not several and not (name == "batch_norm" and _training(args, kwargs)):
+        if name in self.plain and not several and not _training(name, args, kwargs):
             return
         if depend:
             raise UsageError(
@@ -160,19 +211,12 @@ class Interception(TorchFunctionMode):
 Rule = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
-def _training(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    position = 5  # batch_norm(input, running_mean, running_var, weight, bias, training)
-    return bool(kwargs.get("training", args[position] if len(args) > position else False))
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        yield from _tensors(list(values.values()))
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _tensors(value)
+def _training(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether batch normalisation or dropout runs as in training, though the network is in evaluation."""
+    if name != "batch_norm" and "dropout" not in name:
+        return False
+    position = 5 if name == "batch_norm" else 2
+    return bool(kwargs.get("training", args[position] if len(args) > position else "dropout" in name))
 
 
 def _out_of_place(func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], Any, Any]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medsal.attribution import memory
-from medsal.attribution.batch import Batch
 from medsal.attribution.bias_terms import BiasTerms
-from medsal.attribution.classifier import first_tensor, gradients_of
 from medsal.attribution.features import known_last_layer, remember_last_layer
+from medsal.attribution.passes import Passes
 from medsal.attribution.relevance import repeat_slices, resize
 from medsal.attribution.shared_pass import BIASES, DECONV, FEATURES, GUIDED, IMAGE_GRADIENT, SharedPass
 from medsal.attribution.target import Target
@@ -20,17 +17,12 @@ from medsal.attribution.target import Target
 BASELINE = "baseline"
 SEED = "seed"
 RULES = "rules"
-HALF = frozenset({torch.float16, torch.bfloat16})
-
-Point = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From rows and steps ``(N,)`` to images ``(N, C, *space)`` and the factors of their gradients."""
 
 
-class Probe(Batch):
+class Probe(Passes):
     """What every method is a function of: images, their targets, and a borrowed network.
 
-    One forward and one backward serve every method that reads gradients or features: the first of them to be read
-    triggers both, for all that was announced in ``needs``.
+    One forward and one backward serve every method that reads gradients or features, for all announced in ``needs``.
 
     Args:
         network: a network in evaluation mode without weight gradients (see ``classifier.borrowed``).
@@ -42,7 +34,6 @@ class Probe(Batch):
         budget: bytes that chunked loops may use; None takes half of the free memory.
 
     Attributes:
-        autocast: precision of the network's operations; None leaves it to the network.
         more_targets: whether ``turn_to`` will be called, so that the graph of the shared forward is kept.
     """
 
@@ -56,20 +47,13 @@ class Probe(Batch):
         seed: int = 0,
         budget: int | None = None,
     ) -> None:
-        super().__init__(image, seed)
-        self.network = network
-        self.target = target
+        super().__init__(network, image, target, seed, budget)
         self.needs = needs
         self.layers = layers
-        self.budget = budget
-        self.autocast: torch.dtype | None = None
         self.more_targets = False
         self._shared: SharedPass | None = None
         self._found: dict[str, Any] | None = None
         self._logits: Tensor | None = None
-        self._bytes = 0
-        weights = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-        self._dtype = weights if weights in HALF else None
 
     def turn_to(self, target: Target) -> None:
         """Explain another target of the same images, with the forwards that do not depend on it kept.
@@ -93,6 +77,17 @@ class Probe(Batch):
                 self._backwarded()
         return self._logits
 
+    def offer(self, logits: Tensor, rows: Tensor) -> None:
+        """Take the logits that a method's own forward gave, in place of a forward that would give the same.
+
+        Args:
+            logits: ``(N, K)``.
+            rows: ``(N,)``, the images that they are of; those of a part of the batch alone are not taken.
+        """
+        if self._logits is None and len(rows) == len(self.rows):
+            self._logits = logits.detach()
+        self.target.resolve(self.logits)
+
     @property
     def score(self) -> Tensor:
         """The target's score of each image, ``(B,)``."""
@@ -105,19 +100,19 @@ class Probe(Batch):
 
     @property
     def guided_gradient(self) -> Tensor:
-        """The same with only positive gradients passing each ReLU."""
+        """The same with only positive gradients passing each active ReLU."""
         return torch.as_tensor(self._read(GUIDED))
 
     @property
     def deconvnet_gradient(self) -> Tensor:
-        """The same with only positive gradients passing each ReLU, whether it was active or not."""
+        """The same with only positive gradients passing each ReLU, active or not."""
         return torch.as_tensor(self._read(DECONV))
 
     @property
     def bias_terms(self) -> BiasTerms:
         """What the biases do to each image's score."""
-        terms: BiasTerms = self._read(BIASES)
-        return terms
+        found: BiasTerms = self._read(BIASES)
+        return found
 
     @property
     def features(self) -> dict[str, Tensor]:
@@ -170,133 +165,3 @@ class Probe(Batch):
             return resize(layer_map, space)
         plane = torch.Size([n for axis, n in enumerate(space) if axis != slice_axis])
         return repeat_slices(resize(layer_map, plane), space, slice_axis)
-
-    # Passes at other points than the image itself.
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Run the network once.
-
-        Args:
-            image: ``(N, C, *space)``; it is copied first, for networks whose first operation is in place.
-
-        Returns:
-            Logits ``(N, K)``, of the images' precision whatever the network's.
-        """
-        handed = image.clone() if self._dtype is None else image.to(self._dtype, copy=True)
-        if self.autocast is None:
-            logits = first_tensor(self.network(handed))
-        else:
-            with torch.autocast(image.device.type, self.autocast):
-                logits = first_tensor(self.network(handed))
-        return logits.to(self.image.dtype) if logits.dtype in HALF else logits
-
-    def logits_at(self, key: Any, count: int, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Logits of ``count`` images made from each image, without a graph, remembered for other targets.
-
-        Args:
-            key: under which they are remembered; None does not.
-            count: how many images are made from each.
-            make: maps rows ``(N,)`` and steps ``(N,)`` to images ``(N, C, *space)``.
-
-        Returns:
-            ``(B, count, K)``.
-        """
-        if key is not None and key in self.remembered:
-            known: Tensor = self.remembered[key]
-            return known
-        self.logits  # noqa: B018  the targets are those of the images themselves
-        rows = self.rows.repeat_interleave(count)
-        steps = torch.arange(count, device=rows.device).repeat(len(self.image))
-        found: list[Tensor] = []
-
-        def body(part: slice) -> None:
-            with torch.inference_mode():
-                found.append(self.forward(make(rows[part], steps[part])))
-
-        memory.in_chunks(len(rows), self.chunk(), body)
-        logits = torch.cat(found).view(len(self.image), count, -1)
-        if key is not None:
-            self.remembered[key] = logits
-        return logits
-
-    def scores_at(self, key: Any, count: int, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Scores of images made from each image, see ``logits_at``.
-
-        Args:
-            key: as there.
-            count: as there.
-            make: as there.
-
-        Returns:
-            ``(B, count)``.
-        """
-        logits = self.logits_at(key, count, make).flatten(0, 1)
-        return self.target.score(logits, self.rows.repeat_interleave(count)).view(-1, count)
-
-    def scores(self, images: Tensor) -> Tensor:
-        """Scores at other images, one for each, without a graph.
-
-        Args:
-            images: ``(B, C, *space)``.
-
-        Returns:
-            ``(B,)``.
-        """
-        return self.scores_at(None, 1, lambda rows, _: images[rows])[:, 0]
-
-    def mean_gradient(self, steps: int, point: Point, wanted: Tensor | None = None) -> Tensor:
-        """Average gradients of the score over steps for every image, chunk by chunk.
-
-        Args:
-            steps: number of steps per image.
-            point: maps rows and steps to the images to look at and the factor of each gradient, which broadcasts.
-            wanted: rows that are to be averaged; None takes all. The others are zero.
-
-        Returns:
-            ``sum over steps of factor * gradient / steps``, shape ``(B, C, *space)``.
-        """
-        return self.gradient_moments(steps, point, (1,), wanted)[0]
-
-    def gradient_moments(
-        self, steps: int, point: Point, powers: tuple[int, ...], wanted: Tensor | None = None
-    ) -> list[Tensor]:
-        """Average powers of gradients over steps, see ``mean_gradient``.
-
-        Args:
-            steps: number of steps per image.
-            point: maps rows and steps to images and factors.
-            powers: of ``factor * gradient``.
-            wanted: rows that are to be averaged; None takes all.
-
-        Returns:
-            The mean of each power, ``(B, C, *space)``; in double precision where there are several.
-        """
-        self.logits  # noqa: B018  the targets are those of the images themselves
-        dtype = torch.float64 if len(powers) > 1 else self.image.dtype
-        totals = [torch.zeros_like(self.image, dtype=dtype) for _ in powers]
-        wanted = self.rows if wanted is None else wanted
-        rows = wanted.repeat_interleave(steps)
-        indices = torch.arange(steps, device=rows.device).repeat(len(wanted))
-
-        def body(part: slice) -> None:
-            images, factor = point(rows[part], indices[part])
-            images = images.detach().requires_grad_()
-            with torch.enable_grad():
-                score = self.target.score(self.forward(images), rows[part])
-            (gradient,) = gradients_of(score, [images])
-            gradient *= factor
-            for total, power in zip(totals, powers, strict=True):
-                total.index_add_(0, rows[part], gradient.to(dtype) ** power / steps)
-
-        memory.in_chunks(len(rows), self.chunk(), body)
-        return totals
-
-    def chunk(self) -> int:
-        """How many images go through the network at once in a loop.
-
-        Returns:
-            At least 1.
-        """
-        if not self._bytes:  # no pass with a graph has been measured yet
-            self._bytes = 64 * self.image[0].numel() * self.image.element_size()
-        return memory.chunk_size(self.image[0].numel(), self._bytes, self.image.device, self.budget)

@@ -25,7 +25,7 @@ class Target:
         batch: number of images.
 
     Raises:
-        UsageError: if the number of classes given is not the number of images.
+        UsageError: if it is none of these, or the number of classes given is not the number of images.
     """
 
     def __init__(self, wanted: TargetLike, batch: int) -> None:
@@ -33,7 +33,13 @@ class Target:
         self.classes: Tensor | None = None
         if wanted is None or self.function is not None:
             return
-        classes = torch.as_tensor(wanted, dtype=torch.long).flatten().cpu()
+        try:
+            given = torch.as_tensor(wanted).detach().flatten().cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UsageError(f"target: wanted a class, a class per image or a callable, got {wanted!r}") from error
+        classes = given.long()
+        if given.dtype == torch.bool or (classes != given).any():
+            raise UsageError(f"target: wanted whole numbers, got {wanted!r}")
         if classes.numel() == 1:
             classes = classes.expand(batch)
         if classes.numel() != batch:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ ROOTS = ("evaluator", "exporter", "dataset")
 """Config ids that, with all that they refer to, make the result of a case."""
 
 IRRELEVANT = frozenset({
-    "bundle_root", "ckpt_path", "csv_path", "dataloader", "datalist", "dataset_dir", "device", "finalize", "handlers",
-    "imports", "initialize", "ledger", "max_samples", "output_dir", "pending", "progress", "run",
+    "bundle_root", "cases", "ckpt_path", "csv_path", "dataloader", "datalist", "dataset_dir", "device", "finalize",
+    "handlers", "imports", "initialize", "ledger", "max_samples", "output_dir", "pending", "progress", "run",
 })  # fmt: skip
 """Ids that cannot change the result of a case: inputs and weights count by their content, not by their place."""
 
@@ -114,6 +115,9 @@ def identified(item: Any) -> dict[str, Any]:
     found = dict(item) if isinstance(item, Mapping) else {"image": item}
     if "image" not in found:
         raise UsageError(f"datalist: wanted items with the key 'image', got the keys {', '.join(map(str, found))}")
+    parts = found["image"] if isinstance(found["image"], list | tuple) else [found["image"]]
+    if not parts or not all(isinstance(part, str | os.PathLike) for part in parts):
+        raise UsageError(f"datalist: wanted a path, or paths, under 'image', got {found['image']!r}")
     if "case" not in found:
         image = found["image"][0] if isinstance(found["image"], list | tuple) else found["image"]
         stem = re.sub(r"(\.nii)?\.[A-Za-z0-9]+$", "", Path(str(image)).name)
@@ -121,6 +125,30 @@ def identified(item: Any) -> dict[str, Any]:
     if not _NAME.fullmatch(str(found["case"])):
         raise UsageError(f"case {found['case']!r} is no safe file name; wanted letters, digits and . _ + - only")
     return {"subject": found["case"], "session": "", **found}
+
+
+def named_apart(items: Iterable[Any]) -> list[dict[str, Any]]:
+    """Name the items of a data list; files of one name in several folders by their folders too.
+
+    Args:
+        items: as ``identified`` takes them.
+
+    Returns:
+        Items with ``image``, ``case``, ``subject`` and ``session``. Names that the items bring themselves stay.
+
+    Example:
+        >>> [item["case"] for item in named_apart(["a/1.png", "b/1.png", "b/2.png"])]
+        ['a_1', 'b_1', '2']
+    """
+    given = [dict(item) if isinstance(item, Mapping) else {"image": item} for item in items]
+    found = [identified(item) for item in given]
+    times = Counter(item["case"] for item in found)
+    for index, item in enumerate(given):
+        if times[found[index]["case"]] > 1 and "case" not in item:
+            image = item["image"][0] if isinstance(item["image"], list | tuple) else item["image"]
+            folder = re.sub(r"[^A-Za-z0-9+-]", "-", Path(str(image)).parent.name)
+            found[index] = identified({**item, "case": f"{folder or 'case'}_{found[index]['case']}"})
+    return found
 
 
 def file_sha256(file: Path) -> str:
@@ -152,9 +180,11 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
         key = wanted.pop()
         if key in config and key not in kept and key not in IRRELEVANT and key != "_meta_":
             kept[key] = config[key]
-            wanted += _REFERENCE.findall(json.dumps(config[key], default=str))
+            if key == "dataset" and isinstance(config[key], Mapping):  # its items count by their content
+                kept[key] = {name: part for name, part in config[key].items() if name != "data"}
+            wanted += _REFERENCE.findall(json.dumps(kept[key], default=str))
     if isinstance(kept.get("methods"), str | list | tuple):
-        from medsal.engines import method_names
+        from medsal.bundle.asked import method_names
 
         kept["methods"] = method_names(kept["methods"])
     meta = config.get("_meta_")

@@ -13,7 +13,7 @@ from typing import Any
 
 from medsal.bundle.audit import without_macros
 from medsal.bundle.command_line import check_words, is_bundle_run, read_config, value_of, with_args_file
-from medsal.bundle.requirements import check_meaning, check_versions
+from medsal.bundle.requirements import check_meaning, check_references, check_versions
 from medsal.bundle.values import SEPARATOR, check_explanation, component_of, parameters, read_values
 from medsal.errors import UsageError
 
@@ -115,8 +115,12 @@ def check_options(
         if word not in config:
             raise UsageError(f"unknown word {word!r} in front of the options; an option is written --name value")
     overrides = {key: value for key, value in given.items() if key not in run_arguments()}
+    if overrides.get("methods") is not None and overrides.get("preset") is not None:
+        raise UsageError(f"--preset {overrides['preset']} names the methods: leave --methods out")
+    labels = _labels({**config, **overrides})
     for key, value in overrides.items():
-        _check_one(config, key, value)
+        if not (isinstance(value, Mapping) and SEPARATOR.split(key) in [["options", label] for label in labels]):
+            _check_one(config, key, value)
     overrides = read_values(config, overrides)
     parser = ConfigParser(deepcopy(dict(config)), globals=False)
     for key, value in overrides.items():
@@ -124,9 +128,8 @@ def check_options(
             parser[key.removeprefix("+")] = value
     merged: dict[str, Any] = without_macros(parser.get())
     check_meaning(merged)
+    check_references(merged)
     check_versions(merged.get("_meta_") or {})
-    if isinstance(merged.get("max_samples"), int) and merged["max_samples"] < 0:
-        raise UsageError(f"--max_samples: wanted 0 (all) or more, got {merged['max_samples']}")
     _check_values(merged)
     check_explanation(merged)
     return merged
@@ -164,6 +167,15 @@ def _check_one(config: Mapping[str, Any], key: str, value: Any) -> None:
     number = isinstance(present, int | float) and not isinstance(present, bool)
     if number and isinstance(value, str) and not value.startswith(("$", "@", "%")):
         raise UsageError(f"--{key}: wanted a number such as {present!r}, got {value!r}")
+
+
+def _labels(config: Mapping[str, Any]) -> list[str]:
+    """Names of maps that are no names of methods: those of the config's own, or of its preset."""
+    from medsal.attribution.presets import PRESETS
+
+    preset, methods = str(config.get("preset")), config.get("methods")
+    named: Any = PRESETS.get(preset, methods)
+    return [str(label) for label in named] if isinstance(named, Mapping) else []
 
 
 def _exists(config: Mapping[str, Any], path: Sequence[str]) -> bool:
@@ -224,11 +236,12 @@ def _suggestion(config: Mapping[str, Any], key: str, path: Sequence[str]) -> str
 
 def _check_values(config: Mapping[str, Any]) -> None:
     """Refuse methods and devices that do not exist, before weights are loaded and images are read."""
-    methods, device = config.get("methods"), config.get("device")
-    if methods is not None and not (isinstance(methods, str) and methods.startswith(("$", "@"))):
-        from medsal.engines import method_names
+    methods, preset, device = config.get("methods"), config.get("preset"), config.get("device")
+    later = any(isinstance(one, str) and one.startswith(("$", "@")) for one in (methods, preset))
+    if methods is not None and not later:
+        from medsal.bundle.asked import asked_methods
 
-        method_names(methods)
+        asked_methods(methods, preset)
     if isinstance(device, str) and not device.startswith(("$", "@", "%")):
         import torch
 

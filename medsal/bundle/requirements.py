@@ -12,6 +12,9 @@ from medsal.errors import UsageError
 
 _PACKAGES = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 _SEVERAL = re.compile(r"\$\s*(from\s+\S+\s+)?import\s.*,")
+_REFERENCE = re.compile(r"(?<!\w)@(\w+)")
+_ENTRIES = ("initialize", "run", "finalize")
+_HINTS = {"ckpt_path": "models/model.pt", "output_dir": "out"}
 _POWER = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)
 
 
@@ -56,3 +59,28 @@ def check_meaning(config: Mapping[str, Any]) -> None:
             raise UsageError(f"{key}: wanted true or false, got {value!r}, which would not disable")
         if _POWER.fullmatch(value):
             raise UsageError(f"{key}: {value!r} is text, not a number; in YAML write {float(value)}")
+
+
+def check_references(config: Mapping[str, Any]) -> None:
+    """Refuse a config of which a part that will be used refers to an id that is not there.
+
+    Args:
+        config: a merged configuration without macros.
+
+    Raises:
+        UsageError: naming the part, the id, and the option that gives it.
+    """
+    wanted = [entry for entry in _ENTRIES if entry in config]
+    seen = {"_meta_", *wanted}
+    while wanted:
+        part = wanted.pop()
+        for key, value in leaves({part: config[part]}):
+            for name in _REFERENCE.findall(value) if isinstance(value, str) and value.startswith(("@", "$")) else ():
+                if name not in config:
+                    raise UsageError(
+                        f"config: {key} wants the id {name}, which the bundle does not have; "
+                        f"add --{name} {_HINTS.get(name, '...')}"
+                    )
+                if name not in seen:
+                    seen.add(name)
+                    wanted.append(name)

@@ -62,14 +62,14 @@ def case_result(
     native = _native(image, source)
     known = image.meta.get("original_affine") is not None  # pictures say nothing of a patient's space
     affine, shape = patient_grid(image) if known else (native.affine, native.shape[1:])
-    label, logits = case.get("label"), output[Keys.PRED].detach().float().cpu().flatten()
+    label, logits = true_class(case.get("label")), output[Keys.PRED].detach().float().cpu().flatten()
     regions = case.get("regions")
     return CaseResult(
         case=str(case["case"]),
         subject=str(case["subject"]),
         session=str(case["session"]),
         source=Path(str(case["case"])) if case.get("anonymous") else source,
-        label=None if label is None or int(label) < 0 else int(label),
+        label=label,
         label_name=str(case.get("label_name", "")),
         prediction=probability(logits),
         logits=logits.tolist(),
@@ -107,6 +107,28 @@ def image_facts(meta: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
     return facts, [
         f"only {share:.0%} of what the network looks at lies inside the image; the rest counts as background"
     ]
+
+
+def true_class(label: Any) -> int | None:
+    """The true class, however a data list writes it.
+
+    Args:
+        label: a number, or one-hot numbers or tensors.
+
+    Returns:
+        The class; None where it is not known: no label, a negative one, or several or no classes at once.
+
+    Example:
+        >>> true_class(torch.tensor(2)), true_class([0, 1, 0]), true_class([1, 1]), true_class(-1)
+        (2, 1, None, None)
+    """
+    if label is None or isinstance(label, str):
+        return None
+    parts = label if isinstance(label, list | tuple) else torch.as_tensor(label).flatten().tolist()
+    values = [float(part) for part in parts]
+    if len(values) == 1:
+        return int(values[0]) if values[0] >= 0 else None
+    return values.index(1.0) if sorted(values) == [0.0] * (len(values) - 1) + [1.0] else None
 
 
 def probability(logits: Tensor) -> float:

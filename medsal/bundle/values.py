@@ -40,7 +40,7 @@ def read_values(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
 
 
 def check_explanation(config: Mapping[str, Any]) -> None:
-    """Refuse a target or a memory format that no case of a run can be explained with.
+    """Refuse a number of cases, a target or a memory format that no run can go with.
 
     Args:
         config: a merged configuration; looked at only where it explains.
@@ -48,6 +48,8 @@ def check_explanation(config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: if one cannot be.
     """
+    if isinstance(config.get("max_samples"), int) and config["max_samples"] < 0:
+        raise UsageError(f"--max_samples: wanted 0 (all) or more, got {config['max_samples']}")
     engine = config.get("evaluator")
     if not isinstance(engine, Mapping) or engine.get("_target_") != "medsal.engines.AttributionEvaluator":
         return

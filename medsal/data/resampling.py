@@ -140,7 +140,7 @@ class ResampleToGrid(InvertibleTransform):  # type: ignore[misc]  # MONAI is unt
         if share < LEAST_SHARE:
             raise InputError(
                 f"{file_of(source)}: only {share:.1%} of what the network looks at lies inside the image, wanted at "
-                f"least {LEAST_SHARE:.0%}; wanted standard (MNI-like) world coordinates: check the header or register it first"
+                f"least {LEAST_SHARE:.0%}: check that its header gives standard (MNI-like) coordinates, or register it"
             )
         return share
 

@@ -17,7 +17,7 @@ from medsal.export.colours import grey_levels, largest
 from medsal.export.layout import Names, check_layout, check_unique, inside, names_of, repeated_subjects
 from medsal.export.slices import Tile, cut_tile, draw_slice, draw_summary, png_bytes
 from medsal.export.tables import statistics_row
-from medsal.export.views import view_of
+from medsal.export.views import Cut, view_of
 from medsal.export.volumes import save_nifti, save_npy
 from medsal.files import json_bytes, write_file
 from medsal.geometry import position_known
@@ -181,7 +181,7 @@ class _Desk:
             for tile in tiles:
                 own = largest(tile.relevance) if self.options.limits == "slice" else limit
                 with self.clock("draw"):
-                    picture = draw_slice(tile, own, f"{title} · slice {tile.name}", self.options.scale)
+                    picture = draw_slice(tile, own, f"slice {tile.name} · {title}", self.options.scale)
                     content = png_bytes(picture)
                 self._put(self.path("slice", method, tile.name), content)
         if "summary" in self.options.write:
@@ -195,9 +195,19 @@ class _Desk:
 
         files = {m: str(self.path("nifti", m).relative_to(self.root).as_posix()) for m in self.result.maps}
         with self.clock("report"):
-            content = json_bytes(case_page(self.result, files if "nifti" in self.options.write else {}))
+            content = json_bytes(case_page(self.result, files if "nifti" in self.options.write else {}, self._asked()))
             path = inside(self.root, f"report/{self.names.case}.json")
             self.files.append(write_file(path, content))
+
+    def _asked(self) -> list[Cut]:
+        """The slices that the user asked for; none where the choice was left open."""
+        if self.options.slices == parse_slices(None):
+            return []
+        result, image = self.result, self.result.image
+        maps = [finite(spatial(relevance)) for relevance in result.maps.values()]
+        regions = None if result.regions is None else spatial(result.regions, "regions")
+        grids = [Sliceable(image.affine, self.image.shape, result.slice_axis, map_, regions) for map_ in maps]
+        return [cut for grid in grids for cut in select(self.options.slices, grid)]
 
     def _put(self, path: Path, content: bytes) -> None:
         with self.clock("write"):

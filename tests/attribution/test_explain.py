@@ -6,12 +6,13 @@ import json
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 from torch.nn import functional
 
 import medsal
 from medsal.attribution import ALIASES, METHODS
-from medsal.attribution.explain import explain
+from medsal.attribution.explain import _spacing, explain
 from medsal.attribution.relevance import resize
 from medsal.errors import UsageError
 from tests.networks_for_tests import case, settled
@@ -185,6 +186,16 @@ def test_the_public_door():
     ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"noise_unit": "mm"}}}, "range or absolute, got 'mm'"),
     ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"samples": 0}}}, "at least 1, got 0"),
     ({"options": {"saliency": {"channels": "median"}}}, "got 'median'"),
+    ({"methods": ["gradcam"], "options": {"gradcam": {"relu": "false"}}}, "relu to be true or false, got 'false'"),
+    ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"samples": 2.5}}}, "samples to be a whole number, got 2.5"),
+    ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"noise": "0.1"}}}, "noise to be a number, got '0.1'"),
+    ({"methods": ["integrated_gradients"], "options": {"integrated_gradients": {"tolerance": "x"}}}, "got 'x'"),
+    ({"methods": ["deep_lift"], "options": {"deep_lift": {"baseline": "gaussian:x"}}}, "got 'gaussian:x'"),
+    ({"target": 0.9}, "wanted whole numbers, got 0.9"),
+    ({"target": True}, "wanted whole numbers, got True"),
+    ({"target": "label"}, "got 'label'"),
+    ({"target": ["a", "b"]}, "got .'a', 'b'."),
+    ({"seed": 1.5}, "seed: wanted a whole number"),
 ])  # fmt: skip
 def test_errors_say_what_was_wanted_and_what_came(call, message):
     network, image = case("2D")
@@ -219,8 +230,100 @@ def test_networks_without_spatial_layers_or_gradients_or_logits_are_refused():
 def test_deep_lift_names_the_operation_that_has_no_rule_and_refuses_scripts():
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return functional.layer_norm(x.flatten(1), (16,))[:, :2]
+            return x.flatten(1).cumsum(1)[:, :2]
 
     image = torch.randn(1, 1, 4, 4)
-    with pytest.raises(UsageError, match="uses 'layer_norm', for which this method has no rule"):
+    with pytest.raises(UsageError, match="uses 'cumsum', for which this method has no rule"):
         explain(Net(), image, ["deep_lift"])
+
+
+class Restless(nn.Module):
+    """Replaces one buffer and writes into a large one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("large", torch.zeros(2**17))
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count = self.count + 1
+        self.large += 1
+        return self.head(x.flatten(1))
+
+
+def test_buffers_that_a_forward_replaces_or_fills_are_given_back():
+    network = Restless()
+    count, large = network.count, network.large
+    explain(network, torch.randn(1, 1, 8, 8), ["saliency"])
+    assert network.count is count
+    assert network.large is large
+    assert not count.any()
+    assert not large.any()
+
+
+def test_a_normalisation_by_the_batch_itself_is_refused():
+    norm = nn.BatchNorm2d(2, track_running_stats=False)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.Flatten(), nn.Linear(72, 2))
+    with pytest.raises(UsageError, match="1 normalises by the batch that it sees"):
+        explain(network, torch.randn(2, 1, 8, 8), ["saliency"])
+    network[1] = nn.InstanceNorm2d(2)
+    explain(network, torch.randn(2, 1, 8, 8), ["saliency"])
+
+
+def test_a_network_that_was_edited_is_looked_through_again():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    image = torch.randn(1, 1, 9, 9)
+    assert explain(network, image, ["gradcam"]).records["gradcam"]["layer"] == "1"
+    network.insert(2, nn.Conv2d(4, 4, 3))
+    assert explain(network, image, ["gradcam"]).records["gradcam"]["layer"] == "2"
+
+
+def test_networks_and_images_in_half_precision_give_maps_in_single():
+    network, image = case("2D")
+    wanted = explain(network.float(), image.float(), ["saliency", "gradcam", "integrated_gradients"], target=0)
+    half = explain(network.bfloat16(), image.bfloat16(), list(wanted), target=0)
+    for name, relevance in half.items():
+        assert relevance.dtype == torch.float32
+        assert torch.corrcoef(torch.stack([relevance.flatten(), wanted[name].flatten()]))[0, 1] > 0.9
+
+
+def test_autocast_is_recorded_and_maps_stay_in_single_precision():
+    network, image = case("2D")
+    network, image = network.float(), image.float()
+    wanted = explain(network, image, ["gradcam", "smoothgrad"], target=0)
+    found = explain(network, image, ["gradcam", "smoothgrad"], target=0, autocast=torch.bfloat16)
+    for name in wanted:
+        assert found[name].dtype == torch.float32
+        assert not torch.equal(found[name], wanted[name])
+        assert torch.corrcoef(torch.stack([found[name].flatten(), wanted[name].flatten()]))[0, 1] > 0.9
+        assert found.records[name]["autocast"] == "torch.bfloat16"
+        assert "autocast" not in wanted.records[name]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # of the compiler
+def test_a_compiled_network_gives_the_same_maps():
+    network, image = case("2D")
+    methods = ["saliency", "guided_backprop", "integrated_gradients"]
+    wanted = explain(network, image, methods, target=1)
+    found = explain(torch.compile(network, backend="eager"), image, methods, target=1)
+    for name in methods:
+        torch.testing.assert_close(found[name], wanted[name])
+
+
+def test_maps_may_have_names_of_their_own():
+    network, image = case("2D")
+    two, four = ({"method": "smoothgrad", "samples": n} for n in (2, 4))
+    found = explain(network, image, {"few": two, "more": four, "saliency": {}}, target=1)
+    assert list(found) == ["few", "more", "saliency"]
+    assert found.records["more"]["method"] == "smoothgrad"
+    assert found.records["more"]["options"]["samples"] == 4
+    wanted = explain(network, image, "smoothgrad", target=1, options={"smoothgrad": {"samples": 2}})["smoothgrad"]
+    assert torch.equal(found["few"], wanted)
+
+
+def test_the_spacing_is_that_of_the_affine():
+    _, image = case("3D")
+    affine = torch.tensor([[0, -2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, 3, 9], [0, 0, 0, 1]], dtype=torch.float64)
+    assert _spacing(MetaTensor(image, affine=affine), image) == (1.5, 2.0, 3.0)
+    assert _spacing(image, image) == (1.0, 1.0, 1.0)

@@ -205,3 +205,33 @@ def test_a_workflow_vouches_for_its_configuration_only_while_it_runs() -> None:
         check_command_line([MAIN, "run", "--methds", "a"])
         assert run_configuration() == {"seed": 5}
     assert run_configuration() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"preset": "arun21"}, "preset: wanted one of arun2021"),
+        ({"preset": "mri_tle", "methods": "saliency"}, "--preset mri_tle names the methods: leave --methods out"),
+        ({"methods": {"a": {"method": "salience"}}}, "Did you mean saliency"),
+        (
+            {"methods": "@nothing"},
+            "config: methods wants the id nothing, which the bundle does not have",
+        ),
+    ],
+)
+def test_presets_and_named_maps_are_checked(config: dict[str, Any], given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_options(config, given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"preset": "mri_tle"},
+        {"methods": {"a": {"method": "saliency", "channels": "sum"}, "gradcam": {}}},
+        {"methods": {"a": {"method": "saliency"}}, "options#a": {"channels": "sum"}},
+        {"autocast": "bfloat16"},
+    ],
+)
+def test_presets_named_maps_and_precision_are_taken(config: dict[str, Any], given: dict[str, Any]) -> None:
+    check_options(config, given)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow, create_workflow
 
+import medsal
 import medsal.bundle
 from medsal.bundle import CasesFailedError, Workflow
 from medsal.bundle.exits import root_cause
@@ -212,7 +213,7 @@ def test_the_same_overlay_explains_a_bundle_of_others_in_2d() -> None:
     for key in ("max_samples", "csv_path", "initialize", "inferer"):
         del content[key]
     content |= {
-        "datalist": "$[{'image': name} for name in sorted(glob.glob('pictures/*.png'))]",
+        "datalist": "$sorted(glob.glob('pictures/*.png'))",
         "network_def": {"_target_": "DenseNet", **network},
         "network": "$@network_def.to(@device)",
         "evaluator": {"_target_": "SupervisedEvaluator", "device": "@device"},
@@ -226,3 +227,31 @@ def test_the_same_overlay_explains_a_bundle_of_others_in_2d() -> None:
     workflow.finalize()
     assert run_json()["counts"]["done"] == 2
     assert len(list(Path("out").rglob("*_attributions.npy"))) == 6
+
+
+def test_named_maps_are_exported_under_their_names_and_a_preset_changes_the_fingerprint() -> None:
+    methods = {"rough": {"method": "integrated_gradients", "steps": 2}, "gradcam": {}}
+
+    def explained(**given: Any) -> dict[str, Any]:
+        workflow = Workflow(FILES, max_samples=1, autocast="bfloat16", **given)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        return run_json()
+
+    first = explained(methods=methods)
+    (record,) = [json.loads(path.read_text()) for path in Path("out/cases").glob("*.json")]
+    assert record["records"]["rough"]["options"]["steps"] == 2
+    assert record["records"]["gradcam"]["autocast"] == "torch.bfloat16"
+    assert [row["method"] for row in record["statistics"]] == ["rough", "gradcam"]
+    assert len(list(Path("out/rough").rglob("*_rough.nii.gz"))) == 1
+    again = explained(methods=methods)
+    assert again["counts"]["finished_before"] == 1
+    few = {label: {"steps": 2} for label in ("integrated_gradients", "noise_tunnel_ig")}
+    few["noise_tunnel_ig"]["samples"] = 2
+    preset = explained(preset="mri_tle", options=few)
+    assert preset["counts"]["finished_before"] == 0
+    assert preset["cases"][0]["fingerprint"] != first["cases"][0]["fingerprint"]
+    assert {path.name for path in Path("out").iterdir()} >= set(medsal.PRESETS["mri_tle"])
+    (record,) = [json.loads(path.read_text()) for path in Path("out/cases").glob("*.json")]
+    assert record["target"] == 1

@@ -178,7 +178,7 @@ def test_the_seeds_rule_for_names() -> None:
 def test_two_sources_or_an_empty_one_are_refused() -> None:
     assert one_source(None, None) is None
     assert one_source("a.csv", None) == "a.csv"
-    with pytest.raises(UsageError, match="got 'a.csv' and 'b'; give one"):
+    with pytest.raises(UsageError, match=r"got 'a.csv' and 'b'; give one"):
         one_source("a.csv", "b")
     with pytest.raises(UsageError, match="got an empty path"):
         one_source("", None)

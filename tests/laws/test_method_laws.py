@@ -22,6 +22,13 @@ from medsal.attribution.probe import Probe
 from medsal.errors import InputError, MedsalError, UsageError
 from tests.networks_for_tests import SHAPES, case
 
+
+def shades(image: np.ndarray, spacing: tuple[float, ...]) -> list[np.ndarray]:
+    """Segments that follow an image however its axes lie: what lies between its quantiles, at two scales."""
+    mean = image.mean(0)
+    return [np.digitize(mean, np.quantile(mean, np.linspace(0, 1, n)[1:-1])) + 1 for n in (4, 7)]
+
+
 FEW = {
     "integrated_gradients": {"steps": 4},
     "smoothgrad": {"samples": 3},
@@ -30,6 +37,10 @@ FEW = {
     "vargrad": {"samples": 3},
     "gradient_shap": {"samples": 4, "noise": 0.1, "baseline": "gaussian:0.1"},
     "deep_lift": {"baseline": "mean"},
+    "layer_deep_lift": {"baseline": "mean"},
+    "xrai": {"steps": 3, "segments": shades},
+    "occlusion": {"window": 5, "stride": 3},
+    "rise": {"masks": 30, "cells": 4},
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 every_kind = pytest.mark.parametrize("kind", SHAPES)
