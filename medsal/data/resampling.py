@@ -93,7 +93,7 @@ class ResampleToGrid(InvertibleTransform):  # type: ignore[misc]  # MONAI is unt
             the affine of the output.
         """
         if not isinstance(self.origin, str):
-            return Grid(tuple(self.origin), self.spacing, self.size).affine  # type: ignore[arg-type]  # three numbers
+            return Grid(tuple(self.origin), self.spacing, self.size).affine
         affine = np.diag([*self.spacing, 1.0])
         middle = np.append((np.asarray(img.shape[1:]) - 1) / 2, 1.0)
         centre = (np.asarray(img.affine, dtype=float) @ middle)[:3]

@@ -79,7 +79,7 @@ def case_page(
 
 
 def _asked(result: CaseResult, shape: tuple[int, ...], chosen: Sequence[Cut]) -> list[Cut]:
-    """The slices of the patient's grid at the places of chosen slices of the network's grid, in the order of the world."""
+    """The slices of the patient's grid where those chosen on the network's grid lie, in the order of the world."""
     if len(shape) == 2 or not chosen or chosen[0].axis is None:
         return []
     native, network = (np.asarray(full_affine(volume.affine)) for volume in (result.native, result.image))
