@@ -122,6 +122,8 @@ class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI 
             self.target = PRESETS[preset].target
         options = {name: dict(given) for name, given in (options or {}).items() if given}
         layer, seed = kwargs.pop("target_layer", None), int(kwargs.pop("seed", 0))
+        if isinstance(layer, str) and "," in layer:
+            layer = [name.strip() for name in layer.split(",")]
         autocast, memory_format = kwargs.pop("autocast", None), kwargs.pop("memory_format", "auto")
         chosen_methods(self.methods, options)
         layer_names(network, layer)
@@ -209,8 +211,8 @@ class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI 
         image, label = self._prepared(engine, batch)
         target: Any = self.target
         if target == "label":
-            if not isinstance(label, Tensor):
-                raise UsageError("target: 'label' wants a label for every case, this data list has none")
+            if not isinstance(label, Tensor) or bool((label < 0).any()):
+                raise UsageError("target: 'label' wants a label for every case, this data list has none or lacks some")
             target = [int(value) for value in label.flatten()]
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         try:
@@ -276,6 +278,8 @@ def _failure(found: Any) -> Failure:
 
 def _target(target: Any) -> Any:
     """Read a target as a command line has it."""
+    if isinstance(target, float | bool):
+        raise UsageError(f"target: wanted a class number, 'label' or 'predicted', got {target!r}")
     if not isinstance(target, str) or target == "label":
         return target
     if target in {"", "predicted", "null"}:

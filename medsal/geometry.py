@@ -7,7 +7,7 @@ its ``MetaTensor`` right, so the way back is one resampling between two grids, w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,6 +134,23 @@ def patient_grid(image: MetaTensor) -> tuple[Tensor, tuple[int, ...]]:
         raise InputError("the image has no original_affine and spatial_shape in its meta: load it with LoadImaged")
     sizes = tuple(int(n) for n in np.asarray(shape).ravel()[: image.ndim - 1])
     return full_affine(affine), sizes
+
+
+def position_known(meta: Mapping[str, Any]) -> bool:
+    """Whether the affine of an image is more than a guess.
+
+    Args:
+        meta: of an image; formats other than NIfTI are believed.
+
+    Returns:
+        False where a NIfTI header says that neither its sform nor its qform means anything.
+
+    Example:
+        >>> position_known({"sform_code": 0, "qform_code": 1}), position_known({"sform_code": 0, "qform_code": 0})
+        (True, False)
+    """
+    codes = [np.asarray(meta[key]).item() for key in ("sform_code", "qform_code") if key in meta]
+    return len(codes) < 2 or any(codes)
 
 
 def plane_axis(affine: Any, plane: str) -> int:

@@ -19,6 +19,7 @@ from medsal.bundle.results import case_result, named
 from medsal.engines import AttributionEvents, Failure
 from medsal.errors import MedsalError, UsageError
 from medsal.export import ExportOptions, export_case, export_summary, prepare_export
+from medsal.export.choice import NoSuchSliceError
 from medsal.ledger import Ledger, Outcome, barrier, rank
 
 _LOG = logging.getLogger("medsal")
@@ -65,7 +66,9 @@ class ExplanationExporter:
         """
         self.outcome = None
         self.options = prepare_export(
-            self.ledger.output_dir, self.ledger.items, replace(self.options, model=self._model())
+            self.ledger.output_dir,
+            [*self.ledger.items, *self.ledger.others],
+            replace(self.options, model=self._model()),
         )
 
     def _mark(self, engine: Engine) -> None:  # noqa: ARG002  the signature of an Ignite handler
@@ -86,8 +89,10 @@ class ExplanationExporter:
                 self._export(case | named(batch, output), batch, output)
             except UsageError:
                 raise
-            except Exception as error:  # noqa: BLE001  recorded with the case; the others go on
+            except Exception as error:  # recorded with the case; the others go on
                 _LOG.debug("case %s failed", case.get("case"), exc_info=error)
+                if isinstance(error, NoSuchSliceError) and not self.ledger.outcome().count("done"):
+                    raise UsageError(f"{error} (case {case.get('case')}, no case was done before it)") from error
                 _stop_if_hopeless(error)
                 engine.state.failures.append(Failure(case | named(batch, output), reason(error)))
         for failure in engine.state.failures:
@@ -98,6 +103,8 @@ class ExplanationExporter:
         began = time.perf_counter()
         result = case_result({**batch, **case}, output, self.slice_axis, self.ledger.positions.get(case["case"]))
         grid = time.perf_counter() - began
+        for note in result.notes:
+            _LOG.warning("%s: %s", result.case, note)
         self.ledger.begin(result.case)
         written = export_case(result, self.ledger.output_dir, self.options)
         seconds = {**output.get("seconds", {}), "grid": grid, **written.seconds}
@@ -111,6 +118,8 @@ class ExplanationExporter:
                 "prediction": result.prediction,
                 "logits": list(result.logits),
                 "target": result.target,
+                **result.facts,
+                "notes": list(result.notes),
                 "statistics": written.statistics,
                 "records": dict(result.records),
                 "seconds": {part: round(value, 4) for part, value in seconds.items()},
@@ -154,7 +163,8 @@ class ExplanationExporter:
                 _LOG.warning("%d cases in %s are of another setup: not in the tables", left, self.ledger.output_dir)
             export_summary(self.ledger.output_dir, [row for record in alike for row in record["statistics"]])
             write_run(self.ledger, self.outcome, records, began=self.began)
-            write_index(self.ledger.output_dir, records, model=self._model())
+            marked = [record if record["setup"] == self.ledger.setup else _foreign(record) for record in records]
+            write_index(self.ledger.output_dir, marked, model=self._model())
         return self.outcome
 
     def _model(self) -> dict[str, str]:
@@ -275,6 +285,12 @@ def duration(seconds: float) -> str:
 
 def _names(case: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(case.get(key, "")) for key in ("case", "subject", "session")}
+
+
+def _foreign(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a case of another setup, with the mark that the page shows."""
+    made = f"model sha256 {str(record.get('model', ''))[:12] or 'not recorded'}"
+    return {**record, "mark": f"explained by an earlier run of another setup ({made}); it is not in the tables"}
 
 
 def _stop_if_hopeless(error: Exception) -> None:

@@ -7,6 +7,7 @@ that is killed at any time leaves nothing that a later run takes for finished.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medsal.bundle.fingerprint import NO_CASES, fingerprint, named_apart, setup_digest
+from medsal.bundle.fingerprint import NO_CASES, contents, digest, fingerprint, named_apart, setup_digest
+from medsal.bundle.neighbours import neighbours, refuse_strangers
 from medsal.errors import MedsalError, NothingToDoError, UsageError
 from medsal.files import write_file
 
@@ -95,6 +97,8 @@ class Ledger:
         self.positions: dict[str, int] = {}
         self.fingerprints: dict[str, str] = {}
         self.skipped: list[str] = []
+        self.others: list[dict[str, Any]] = []
+        self._facts: dict[str, dict[str, Any]] = {}
         try:
             write_file(self._folder / f".writable-{os.getpid()}", b"").unlink()
         except MedsalError as error:
@@ -116,7 +120,8 @@ class Ledger:
 
         Raises:
             NothingToDoError: if the list is empty.
-            UsageError: if two cases have one name.
+            UsageError: if two cases have one name, or the folder holds an anonymous case of another image or of
+                another kind of names.
         """
         from medsal.export import repeated_subjects
 
@@ -130,30 +135,22 @@ class Ledger:
             sources[item["case"]] = item["image"]
         if rank() == 0:
             self.sweep()
-        repeated = repeated_subjects(items)  # their names carry the session, so it matters to the others of a subject
-        self.items = items
+        records = self.records()
+        self.items, self.others = items, neighbours(items, records)
+        repeated = repeated_subjects([*items, *self.others])  # a subject's cases then carry the session in their names
         self.positions = {item["case"]: index for index, item in enumerate(items)}
-        self.fingerprints = {
-            item["case"]: self.fingerprint({**item, "repeated": item["subject"] in repeated}) for item in items
-        }
+        for item in items:
+            whole = {**item, "repeated": item["subject"] in repeated}
+            inputs = contents(whole)
+            self.fingerprints[item["case"]] = fingerprint(whole, self.config, self.model["sha256"], inputs)
+            image = digest(inputs["image"]) if inputs else ""
+            self._facts[item["case"]] = {"image": image, "anonymous": bool(item.get("anonymous"))}
+        refuse_strangers(items, records, {case: facts["image"] for case, facts in self._facts.items()})
         self.skipped = [case for case, mark in self.fingerprints.items() if self.finished(case, mark)]
         barrier()  # no process may write before every process has read
         if self.skipped:
             _LOG.info("%d of %d cases were finished before", len(self.skipped), len(items))
         return [item for item in items if item["case"] not in set(self.skipped)]
-
-    def fingerprint(self, item: Mapping[str, Any]) -> str:
-        """Digest of everything that the result of a case depends on.
-
-        ``sha256(contents of its files, its label and names, relevant configuration, weights, version of medsal)``.
-
-        Args:
-            item: the case as the data list has it.
-
-        Returns:
-            64 hexadecimal digits; never the same twice where the configuration is unknown or a file cannot be read.
-        """
-        return fingerprint(item, self.config, self.model["sha256"])
 
     def finished(self, case: str, fingerprint: str) -> bool:
         """Whether a case needs no work.
@@ -217,7 +214,8 @@ class Ledger:
         else:
             entries |= {path: _size(self.output_dir / path) for path in old - set(entries)}
         listed = [{"path": path, "size": size} for path, size in sorted(entries.items())]
-        full = {**record, "setup": self.setup, "fingerprint": self.fingerprints.get(case, ""), "files": listed}
+        made = {"setup": self.setup, "model": self.model["sha256"], "fingerprint": self.fingerprints.get(case, "")}
+        full = {**record, **self._facts.get(case, {}), **made, "files": listed}
         self._write(full)
         return full
 
@@ -256,10 +254,14 @@ class Ledger:
         write_file(self._folder / f"{record['case']}.json", json.dumps(record, indent=1, default=str).encode())
 
     def _remove(self, path: str) -> None:
-        """Remove a file of an old record, if it lies inside the output folder."""
-        file = (self.output_dir / path).resolve()
-        if file.is_relative_to(self.output_dir.resolve()):
-            file.unlink(missing_ok=True)
+        """Remove a file of an old record, if it lies inside the output folder, and the folders that it leaves empty."""
+        root, file = self.output_dir.resolve(), (self.output_dir / path).resolve()
+        if not file.is_relative_to(root):
+            return
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first folder that holds something ends it
+            for folder in file.parents[: len(file.relative_to(root).parts) - 1]:
+                folder.rmdir()
 
 
 def _size(path: Path) -> int:

@@ -21,8 +21,13 @@ from monai.utils import TransformBackends, ensure_tuple_rep
 from medsal.data.grids import TEMPORAL_GRID
 from medsal.data.resampling import ResampleToGrid, ResizeSlices, file_of
 from medsal.errors import InputError
+from medsal.geometry import position_known
 
 __all__ = [
+    "BackgroundToZero",
+    "BackgroundToZeroD",
+    "BackgroundToZeroDict",
+    "BackgroundToZerod",
     "CheckImage",
     "CheckImageD",
     "CheckImageDict",
@@ -48,9 +53,16 @@ class LoadVolume(Transform):  # type: ignore[misc]  # MONAI is untyped
     ``LoadImage`` tries every reader it knows before it gives up: its error does not say what was wrong with the file,
     and it loads the DICOM readers for each instance. The meta of the result is the same: ``affine``,
     ``original_affine``, ``spatial_shape``, ``filename_or_obj``.
+
+    Args:
+        placed: refuse a header that gives no position in space (sform_code and qform_code 0): left and right would be
+            guessed.
     """
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012  (MONAI's own class attribute)
+
+    def __init__(self, placed: bool = True) -> None:
+        self.placed = placed
 
     def __call__(self, filename: Any) -> MetaTensor:
         """Read one file.
@@ -62,7 +74,8 @@ class LoadVolume(Transform):  # type: ignore[misc]  # MONAI is untyped
             the image (C, x, y, z); a 4D file's volumes are its channels.
 
         Raises:
-            InputError: there is no such file, it is no NIfTI, it is cut off, or its header gives no position in space.
+            InputError: there is no such file, it is no NIfTI, it is cut off, its voxels are no real numbers, or its
+                header gives no position in space.
         """
         from nibabel.filebasedimages import ImageFileError  # here: only reading needs it
 
@@ -75,8 +88,16 @@ class LoadVolume(Transform):  # type: ignore[misc]  # MONAI is untyped
         except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
             reason = " ".join(str(error).split()) or "no reason given"
             raise InputError(f"'{path}': cannot be read as NIfTI ({type(error).__name__}: {reason})") from error
+        if array.dtype.kind not in "biuf":
+            kind = "colours" if array.dtype.names else f"{array.dtype} numbers"
+            raise InputError(f"'{path}': voxels are {kind}; wanted real numbers: save one channel, or the magnitude")
         if not np.isfinite(meta["affine"]).all() or abs(np.linalg.det(meta["affine"])) < 1e-9:
             raise InputError(f"'{path}': the header's affine has no inverse; wanted the image's position in space")
+        if self.placed and not position_known(meta):
+            raise InputError(
+                f"'{path}': the header gives no position in space (sform_code and qform_code are 0), so left and right "
+                "are unknown; wanted one of them: put it in with the tool that wrote the file"
+            )
         meta["filename_or_obj"] = str(path)
         image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
         return EnsureChannelFirst()(image)
@@ -148,6 +169,42 @@ class CheckImage(Transform):  # type: ignore[misc]  # MONAI is untyped
         return ""
 
 
+class BackgroundToZero(Transform):  # type: ignore[misc]  # MONAI is untyped
+    """Shift an image so that its background is 0, as ``NormalizeIntensity(nonzero=True)`` expects.
+
+    The background is the value that more than half of the voxels on the faces of the volume share (air or what skull
+    stripping left), such as -1000, or the intercept of a file's scaling. An image where there is no such value, or
+    where it is 0, is not touched. ``meta["background"]`` says what was found.
+
+    Example:
+        >>> image = torch.full((1, 4, 4, 4), -1000.0)
+        >>> image[0, 1, 1, 1] = 5
+        >>> BackgroundToZero()(image).unique().tolist()
+        [0.0, 1005.0]
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012  (MONAI's own class attribute)
+
+    def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        """Shift one image.
+
+        Args:
+            img: channel-first image of one channel.
+
+        Returns:
+            the image, or a shifted copy.
+        """
+        faces = [torch.as_tensor(img).select(axis, place).flatten() for axis in range(1, img.ndim) for place in (0, -1)]
+        border = torch.cat(faces)
+        value = border.median()  # the value of more than half is also the middle one
+        if (border == value).sum() * 2 <= len(border):
+            return img
+        shifted = img if value == 0 else img - value
+        if isinstance(shifted, MetaTensor):
+            shifted.meta["background"] = float(value)
+        return shifted
+
+
 class _OnKeys(MapTransform, InvertibleTransform):  # type: ignore[misc]  # MONAI is untyped
     """Apply an array transform to the images of a case; the case itself is left as it was."""
 
@@ -188,6 +245,18 @@ class LoadVolumed(_OnKeys):
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, LoadVolume(), allow_missing_keys)
+
+
+class BackgroundToZerod(_OnKeys):
+    """Dictionary version of `BackgroundToZero`.
+
+    Args:
+        keys: the images to shift.
+        allow_missing_keys: pass where a key is missing.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, BackgroundToZero(), allow_missing_keys)
 
 
 class CheckImaged(_OnKeys):
@@ -250,6 +319,7 @@ class ResizeSlicesd(_OnKeys):
         super().__init__(keys, ResizeSlices(size, axis), allow_missing_keys)
 
 
+BackgroundToZeroD = BackgroundToZeroDict = BackgroundToZerod
 CheckImageD = CheckImageDict = CheckImaged
 ResampleToGridD = ResampleToGridDict = ResampleToGridd
 LoadVolumeD = LoadVolumeDict = LoadVolumed

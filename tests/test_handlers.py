@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,20 @@ def test_cases_of_another_setup_stay_out_of_the_tables(
 ) -> None:
     run(tmp_path, [cases[0]])
     record = tmp_path / "out/cases/sub-0.json"
-    old = {**json.loads(record.read_text()), "case": "sub-9", "setup": "another"}
+    old = {**json.loads(record.read_text().replace("sub-0", "sub-9")), "setup": "another"}
     (tmp_path / "out/cases/sub-9.json").write_text(json.dumps(old))
     run(tmp_path, [cases[0], cases[2]])
     assert len((tmp_path / "out/attribution_statistics.csv").read_text().splitlines()) == 1 + 2 * 2
     assert "1 cases in" in caplog.text
     listed = {case["case"]: case for case in json.loads((tmp_path / "out/run.json").read_text())["cases"]}
     assert not listed["sub-9"]["this_setup"]
+    text = (tmp_path / "out/index.html").read_text()
+    assert "explained, but its file for this page cannot be read" in text
+    (tmp_path / "out/report/sub-9.json").write_text((tmp_path / "out/report/sub-0.json").read_text())
+    run(tmp_path, [cases[0], cases[2]])[0].finish()
+    pages = json.loads(re.findall('id="data">(.*?)</script>', (tmp_path / "out/index.html").read_text())[0])["cases"]
+    assert ["mark" in page for page in pages] == [False, False, True]
+    assert "another setup (model sha256 m)" in pages[2]["mark"]
     assert not listed["sub-9"]["this_run"]
 
 

@@ -188,6 +188,23 @@ def test_files_that_the_new_run_does_not_write_are_removed_and_others_stay(
     assert left == ["notes_of_the_user.txt", "sub-1_map.npy", "sub-1_slice_40.png"]
 
 
+def test_folders_that_are_left_empty_go_with_their_files(tmp_path: Path, cases: list[dict[str, Any]]) -> None:
+    ledger = ledger_of(tmp_path)
+    ledger.pending(cases)
+    for method in ("saliency", "gradcam"):
+        (ledger.output_dir / method / "sub-1").mkdir(parents=True)
+    (ledger.output_dir / "gradcam/note.txt").write_text("stay")
+    finish(ledger, "sub-1", ("a",))
+    (ledger.output_dir / "sub-1_a").rename(ledger.output_dir / "saliency/sub-1/a")
+    record = ledger.read("sub-1")
+    files = [{"path": f"{method}/sub-1/a", "size": 1} for method in ("saliency", "gradcam")]
+    (ledger.output_dir / "cases/sub-1.json").write_text(json.dumps({**record, "files": files}))
+    finish(ledger, "sub-1", ("b",))
+    left = sorted(path.name for path in ledger.output_dir.iterdir())
+    assert left == ["cases", "gradcam", "sub-1_b"]
+    assert [path.name for path in (ledger.output_dir / "gradcam").iterdir()] == ["note.txt"]
+
+
 def test_a_record_cannot_have_a_file_outside_the_folder_removed(tmp_path: Path, cases: list[dict[str, Any]]) -> None:
     precious = tmp_path / "precious.txt"
     precious.write_text("stay")

@@ -67,6 +67,18 @@ def flat_affine(path: Path) -> None:
     nib.save(image, path)
 
 
+def no_position(path: Path) -> None:
+    image = nib.Nifti1Image(good(), AFFINE)
+    image.set_sform(AFFINE, 0)
+    image.set_qform(AFFINE, 0)
+    nib.save(image, path)
+
+
+def in_colour(path: Path) -> None:
+    colours = np.zeros((6, 7, 8), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    written(path, colours)
+
+
 def not_finite(path: Path) -> None:
     array = good()
     array[2, 3, 4], array[5, 0, 0] = np.nan, np.inf
@@ -76,6 +88,9 @@ def not_finite(path: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file; wanted a NIfTI image"),
     "cut off": (cut_off, "cannot be read as NIfTI"),
+    "no position": (no_position, "left and right are unknown"),
+    "colours": (in_colour, "voxels are colours; wanted real numbers"),
+    "complex": (lambda path: written(path, good().astype(np.complex64)), "voxels are complex64 numbers"),
     "no nifti": (
         lambda path: path.write_bytes(gzip.compress(b"no header of an image" * 99)),
         "cannot be read as NIfTI",

@@ -30,7 +30,39 @@ _NAME = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9+._-]*")
 NO_CASES = "the list of cases is empty; set --dataset_dir or --csv_path to where images are"
 
 
-def fingerprint(item: Mapping[str, Any], config: Mapping[str, Any] | None, model_sha256: str) -> str:
+def contents(item: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a case is made from.
+
+    Args:
+        item: the case as the data list has it.
+
+    Returns:
+        Its entries, files by the digest of their content; None where a file cannot be read.
+    """
+    try:
+        return {str(key): _content(value, wanted=key == "image") for key, value in item.items()}
+    except OSError:
+        return None
+
+
+def digest(what: Any) -> str:
+    """The sha256 of anything that JSON can say.
+
+    Args:
+        what: plain types.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def fingerprint(
+    item: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    model_sha256: str,
+    inputs: Mapping[str, Any] | None = None,
+) -> str:
     """Digest of everything that the result of a case depends on.
 
     ``sha256(contents of its files, its label and names, relevant configuration, weights, version of medsal)``.
@@ -39,17 +71,15 @@ def fingerprint(item: Mapping[str, Any], config: Mapping[str, Any] | None, model
         item: the case as the data list has it.
         config: the raw merged configuration, None where it is unknown.
         model_sha256: digest of the weights.
+        inputs: ``contents`` of the item, where they are known already.
 
     Returns:
         64 hexadecimal digits; never the same twice where the configuration is unknown or a file cannot be read.
     """
-    if config is None:
+    inputs = inputs or contents(item)
+    if config is None or inputs is None:
         return _never()
-    try:
-        inputs = {str(key): _content(value, wanted=key == "image") for key, value in item.items()}
-    except OSError:
-        return _never()
-    return _digest([inputs, setup_digest(config, model_sha256)])
+    return digest([inputs, setup_digest(config, model_sha256)])
 
 
 def setup_digest(config: Mapping[str, Any] | None, model_sha256: str) -> str:
@@ -62,7 +92,7 @@ def setup_digest(config: Mapping[str, Any] | None, model_sha256: str) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    return _digest([relevant(config or {}), model_sha256, __version__])
+    return digest([relevant(config or {}), model_sha256, __version__])
 
 
 def identified(item: Any) -> dict[str, Any]:
@@ -170,10 +200,6 @@ def _content(value: Any, *, wanted: bool) -> Any:
     path = Path(value)
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
     return [file_sha256(file) for file in files]
-
-
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _never() -> str:

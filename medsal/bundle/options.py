@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from medsal.bundle.audit import harmless_target, without_macros
+from medsal.bundle.audit import without_macros
 from medsal.bundle.command_line import check_words, is_bundle_run, read_config, value_of, with_args_file
 from medsal.bundle.requirements import check_meaning, check_references, check_versions
+from medsal.bundle.values import SEPARATOR, check_explanation, component_of, parameters, read_values
 from medsal.errors import UsageError
 
 CONTRACT = frozenset({
@@ -30,8 +30,6 @@ ALSO_KNOWN_AS = {
     "parameters_path": "network_def", "n_samples": "max_samples", "slice": "slices",
 }  # fmt: skip
 """What the same options are called elsewhere."""
-
-_SEPARATOR = re.compile(r"::|#")
 
 
 @dataclass
@@ -70,7 +68,11 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     given = with_args_file({key: value_of(text) for key, text in found.options.items()})
     files = given.get("config_file")
     if files:
-        _RUN.config = check_options(read_config(files, given.get("meta_file")), given, found.positional)
+        config = read_config(files, given.get("meta_file"))
+        _RUN.config = check_options(config, given, found.positional)
+        for key, value in read_values(config, given).items():
+            if value != given[key]:
+                raise UsageError(f"--{key}: plain monai.bundle takes {given[key]!r} as text; write {value}")
 
 
 @contextmanager
@@ -117,8 +119,9 @@ def check_options(
         raise UsageError(f"--preset {overrides['preset']} names the methods: leave --methods out")
     labels = _labels({**config, **overrides})
     for key, value in overrides.items():
-        if not (isinstance(value, Mapping) and _SEPARATOR.split(key) in [["options", label] for label in labels]):
+        if not (isinstance(value, Mapping) and SEPARATOR.split(key) in [["options", label] for label in labels]):
             _check_one(config, key, value)
+    overrides = read_values(config, overrides)
     parser = ConfigParser(deepcopy(dict(config)), globals=False)
     for key, value in overrides.items():
         if value is not None:
@@ -128,6 +131,7 @@ def check_options(
     check_references(merged)
     check_versions(merged.get("_meta_") or {})
     _check_values(merged)
+    check_explanation(merged)
     return merged
 
 
@@ -154,7 +158,7 @@ def run_arguments() -> frozenset[str]:
 
 def _check_one(config: Mapping[str, Any], key: str, value: Any) -> None:
     """Refuse one option that does not exist or would have no effect."""
-    path = _SEPARATOR.split(key.removeprefix("+"))
+    path = SEPARATOR.split(key.removeprefix("+"))
     if not _exists(config, path):
         raise UsageError(f"unknown option --{key}{_suggestion(config, key, path)}")
     present = _at(config, path)
@@ -194,26 +198,9 @@ def _accepts(node: Mapping[str, Any], name: str, parent: Sequence[str]) -> bool:
     """Whether a new key may stand in a part of the config."""
     if parent[0] == "options" or parent[0] == "_meta_":
         return len(parent) == 2 or parent[0] == "_meta_"
-    target = node.get("_target_")
-    if name.startswith("_") or not isinstance(target, str) or not harmless_target(target):
-        return name in {"_disabled_", "_mode_"} and target is not None
-    from monai.bundle.config_item import ConfigComponent
-    from monai.utils import optional_import
-
-    module, _, attribute = str(ConfigComponent(dict(node)).resolve_module_name()).rpartition(".")
-    component, there = optional_import(module, name=attribute)
-    return there and name in _arguments(component)
-
-
-def _arguments(component: Any) -> set[str]:
-    """Arguments of a class or function, those of its bases too where it hands keywords on."""
-    found: set[str] = set()
-    for one in getattr(component, "__mro__", (component,)):
-        parameters = inspect.signature(one).parameters if one is not object else {}
-        found |= set(parameters)
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
-            break
-    return found - {"self", "args", "kwargs"}
+    if name.startswith("_"):
+        return name in {"_disabled_", "_mode_"} and "_target_" in node
+    return any(p.name == name for p in parameters(component_of(node)) if p.name not in {"self", "args", "kwargs"})
 
 
 def _at(config: Any, path: Sequence[str]) -> Any:

@@ -15,6 +15,8 @@ from medsal.bundle.fingerprint import identified
 from medsal.export import CaseResult
 from medsal.geometry import patient_grid, to_grid
 
+ENOUGH_SHARE = 0.5
+"""A case whose image fills less of the network's field of view than this gets a warning."""
 _PREFIX = "saliency_"
 
 
@@ -54,6 +56,7 @@ def case_result(
         The case, ready to be written.
     """
     image = _one_channel(output[Keys.IMAGE])
+    facts, notes = image_facts(image.meta)
     maps = {key.removeprefix(_PREFIX): value.cpu() for key, value in output.items() if key.startswith(_PREFIX)}
     source = Path(str(image.meta.get("filename_or_obj", "")))
     native = _native(image, source)
@@ -79,7 +82,31 @@ def case_result(
         slice_axis=slice_axis,
         regions=regions.cpu() if isinstance(regions, MetaTensor) and regions.shape[1:] == image.shape[1:] else None,
         sample_idx=position,
+        facts=facts,
+        notes=notes,
     )
+
+
+def image_facts(meta: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """What preparing an image found, and what of it should make a reader doubt the case.
+
+    Args:
+        meta: of the image on the network's grid.
+
+    Returns:
+        ``field_of_view`` (share of the grid inside the image) and ``background`` where known; warnings.
+
+    Example:
+        >>> image_facts({"field_of_view": 0.25})[1]
+        ['only 25% of what the network looks at lies inside the image; the rest counts as background']
+    """
+    facts = {key: float(meta[key]) for key in ("field_of_view", "background") if key in meta}
+    share = facts.get("field_of_view", 1.0)
+    if share >= ENOUGH_SHARE:
+        return facts, []
+    return facts, [
+        f"only {share:.0%} of what the network looks at lies inside the image; the rest counts as background"
+    ]
 
 
 def true_class(label: Any) -> int | None:
@@ -135,7 +162,7 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
     if source.name.endswith((".nii", ".nii.gz")):
         from medsal.transforms import LoadVolume
 
-        return _one_channel(LoadVolume()(source))
+        return _one_channel(LoadVolume(placed=False)(source))
     from monai.transforms import LoadImage
 
     return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from medsal.bundle.exits import ALL_FAILED, SOME_FAILED, CasesFailedError, reason
@@ -34,7 +38,8 @@ def run_cases(evaluator: AttributionEvaluator, exporter: ExplanationExporter) ->
         KeyboardInterrupt: if the user stopped the run; ``run.json`` says so.
     """
     try:
-        evaluator.run()
+        with _terminable():
+            evaluator.run()
     except KeyboardInterrupt:
         exporter.finish(interrupted=True)
         raise
@@ -45,6 +50,19 @@ def run_cases(evaluator: AttributionEvaluator, exporter: ExplanationExporter) ->
         code = SOME_FAILED if outcome.count("done") else ALL_FAILED
         raise CasesFailedError(f"{reason(error)}; {outcome.count('done')} finished cases stay", code) from error
     return exporter.finish()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a request to terminate (SIGTERM) end a run as an interrupt does: with its ``run.json`` and exit code 130."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_run(exporter: ExplanationExporter) -> None:

@@ -37,7 +37,8 @@ def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.de
         The network.
 
     Raises:
-        UsageError: if the file is missing, cannot be read, has another digest, or does not fit the network.
+        UsageError: if the file is missing, cannot be read, has another digest, holds numbers that are not finite, or
+            does not fit the network.
 
     Example:
         >>> import tempfile
@@ -152,6 +153,12 @@ def _check_fit(network: nn.Module, state: Mapping[str, Tensor], file: Path) -> N
         for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
         if names
     ]
+    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UsageError(
+            f"weights: {file}: NaN or infinite numbers in {len(broken)} tensors ({', '.join(broken[:_SHOWN])}); "
+            "the training diverged, take another checkpoint"
+        )
     if parts:
         raise UsageError(
             f"weights: {file} does not fit {type(network).__name__}: {'; '.join(parts)}; "

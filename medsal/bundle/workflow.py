@@ -15,6 +15,7 @@ from medsal.bundle.audit import refuse_unsafe
 from medsal.bundle.command_line import check_words, is_bundle_run, read_config
 from medsal.bundle.fingerprint import NO_CASES
 from medsal.bundle.options import check_options, configured
+from medsal.bundle.values import read_values, truth
 from medsal.errors import NothingToDoError, UsageError
 
 PACKAGED = "medsal:"
@@ -45,15 +46,17 @@ class Workflow(ConfigWorkflow):  # type: ignore[misc]  # MONAI has no type infor
         meta_file: str | Sequence[str] | None = None,
         workflow_type: str | None = "infer",
         *,
-        audit: bool = True,
+        audit: bool | str = True,
         **kwargs: Any,
     ) -> None:
         if is_bundle_run(sys.argv):
             exits.install(quiet=True)
             check_words(sys.argv)
         files = config_paths(config_file)
-        config = check_options(read_config(files, meta_file), kwargs)
-        if audit:
+        merged = read_config(files, meta_file)
+        config = check_options(merged, kwargs)
+        kwargs = read_values(merged, kwargs)
+        if truth("audit", audit):
             refuse_unsafe(config)
         run_id = kwargs.get("run_id") or "run"
         if run_id not in config:

@@ -11,7 +11,7 @@ from monai.data import Dataset, list_data_collate
 
 from medsal.errors import InputError, UsageError
 
-__all__ = ["CaseDataset", "Failures", "collate_cases"]
+__all__ = ["CaseDataset", "Failures", "collate_cases", "saved_meta"]
 
 _KEPT = ("case", "subject", "session", "label", "label_name")
 
@@ -93,6 +93,21 @@ def collate_cases(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     good = [case for case in batch if "error" not in case]
     failures = Failures([case for case in batch if "error" in case])
     return {**(list_data_collate(good) if good else {}), "failures": failures}
+
+
+def saved_meta(batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What MONAI's savers may know of the images of a batch: not the file's name where the case is anonymous.
+
+    Args:
+        batch: decollated cases.
+
+    Returns:
+        one meta dictionary per case; ``filename_or_obj`` is an anonymous case's own name.
+    """
+    return [
+        {**case["image"].meta, **({"filename_or_obj": str(case["case"])} if case.get("anonymous") else {})}
+        for case in batch
+    ]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from medsal.errors import NothingToDoError, UsageError
 
-__all__ = ["SEED_LABELS", "UNLABELLED", "mri_cases", "subject_and_session"]
+__all__ = ["SEED_LABELS", "UNLABELLED", "mri_cases", "one_source", "subject_and_session"]
 
 logger = logging.getLogger("medsal")
 
@@ -91,6 +91,30 @@ def mri_cases(
     return cases[: max_samples or None]
 
 
+def one_source(*sources: str | Path | None) -> str | Path | None:
+    """The one source that a user gave.
+
+    Args:
+        sources: what may be given: a table, a folder.
+
+    Returns:
+        the one that is not None; None if none was given.
+
+    Raises:
+        UsageError: two were given, or one is empty.
+
+    Example:
+        >>> one_source(None, "heads")
+        'heads'
+    """
+    given = [source for source in sources if source is not None]
+    if len(given) > 1:
+        raise UsageError(f"wanted one source of cases, got {' and '.join(repr(str(s)) for s in given)}; give one")
+    if given and not str(given[0]).strip():
+        raise UsageError("wanted a table or folder of cases, got an empty path; is a variable of the shell unset?")
+    return given[0] if given else None
+
+
 def subject_and_session(name: str) -> tuple[str, str]:
     """What a file name says about whose image it is.
 
@@ -115,6 +139,9 @@ def _table_rows(path: Path, wanted: Mapping[str, str], classes: Mapping[str, int
     header, lines = _read_table(path)
     needed = {wanted["image"], wanted["label_name"]} - {""}
     missing = sorted(needed - set(header))
+    twice = sorted(name for name in wanted.values() if header.count(name) > 1)
+    if twice:
+        raise UsageError(f"'{path}': two columns are called '{twice[0]}'; rename the one that is not meant")
     if missing:
         raise UsageError(f"'{path}': no column '{missing[0]}'; it has {', '.join(header)}: name the column to use")
     rows = []

@@ -16,7 +16,7 @@ from monai.transforms import (
 )
 
 from medsal.data.grids import TEMPORAL_GRID, Grid
-from medsal.transforms import CheckImaged, LoadVolumed, ResampleToGridd, ResizeSlicesd
+from medsal.transforms import BackgroundToZerod, CheckImaged, LoadVolumed, ResampleToGridd, ResizeSlicesd
 
 # NormalizeIntensity writes into the image it is given: an image that was not just read is copied first.
 
@@ -37,8 +37,9 @@ def network_mri_transforms(
 ) -> Compose:
     """What the embedded 3D network sees: the whole head z-normalised, then resampled on a fixed grid, then clamped.
 
-    1. load, channel first, 2. refuse what is no sound 3D image, 3. z-normalise over the voxels that are not 0 (those
-    stay 0), 4. resample on the grid (anti-aliased, one interpolation), 5. clamp to ``[-clamp, clamp]``.
+    1. load, channel first, 2. refuse what is no sound 3D image, 3. make the background 0 (not with given
+    statistics) and z-normalise over the voxels that are not 0 (those stay 0), 4. resample on the grid (anti-
+    aliased, one interpolation), 5. clamp to ``[-clamp, clamp]``.
 
     Args:
         keys: the images.
@@ -56,6 +57,7 @@ def network_mri_transforms(
     steps = [
         LoadVolumed((*keys, *mask_keys), allow_missing_keys=True) if load else Lambdad(keys, torch.clone),
         CheckImaged(keys),
+        *([] if statistics else [BackgroundToZerod(keys)]),
         NormalizeIntensityd(keys, mean, deviation, nonzero=True),
         ResampleToGridd(keys, *places),
         ThresholdIntensityd(keys, clamp, above=False, cval=clamp),

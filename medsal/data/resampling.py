@@ -19,6 +19,8 @@ __all__ = ["ResampleToGrid", "ResizeSlices", "file_of"]
 
 _FWHM = 2 * np.sqrt(2 * np.log(2))  # full width at half maximum of a Gaussian, in standard deviations
 _ANTI_ALIAS_FROM = 1.5
+LEAST_SHARE = 0.1
+"""An image that fills less of the network's field of view than this is refused; below half of it a run warns."""
 
 
 def file_of(image: Any) -> str:
@@ -39,7 +41,9 @@ class ResampleToGrid(InvertibleTransform):  # type: ignore[misc]  # MONAI is unt
 
     Where the grid is more than 1.5 times coarser than the image along one of the image's axes, the image is first
     smoothed along that axis by a Gaussian with full width at half maximum ``sqrt(ratio**2 - 1)`` image voxels, so that
-    noise and fine structure do not alias; never for ``mode="nearest"``. Outside the image the value is 0.
+    noise and fine structure do not alias; never for ``mode="nearest"``. Outside the image the value is 0:
+    ``meta["field_of_view"]`` is the share of the grid's voxels that lie inside the image, and an image (no mask) that
+    fills less than `LEAST_SHARE` of the grid is refused.
 
     Args:
         origin: world position (mm, RAS+) of the centre of the grid's first voxel, or ``"center"``: the grid's centre
@@ -69,9 +73,14 @@ class ResampleToGrid(InvertibleTransform):  # type: ignore[misc]  # MONAI is unt
             raise UsageError(f"origin of a grid: wanted three numbers in mm or 'center', got '{origin}'")
         if mode not in {"bilinear", "nearest"}:
             raise UsageError(f"mode of a grid: wanted 'bilinear' or 'nearest', got '{mode}'")
-        self.origin = origin
-        self.spacing = ensure_tuple_rep(spacing, 3)
-        self.size = ensure_tuple_rep(size, 3)
+        try:
+            self.origin = origin if isinstance(origin, str) else ensure_tuple_rep(origin, 3)
+            self.spacing = ensure_tuple_rep(spacing, 3)
+            self.size = ensure_tuple_rep(size, 3)
+        except ValueError as error:
+            raise UsageError(
+                f"grid: wanted three numbers each, got origin {origin}, spacing {spacing}, size {size}"
+            ) from error
         self.mode = mode
 
     def grid_affine(self, img: MetaTensor) -> np.ndarray:
@@ -84,7 +93,7 @@ class ResampleToGrid(InvertibleTransform):  # type: ignore[misc]  # MONAI is unt
             the affine of the output.
         """
         if not isinstance(self.origin, str):
-            return Grid(tuple(self.origin), self.spacing, self.size).affine  # type: ignore[arg-type]  # three numbers
+            return Grid(tuple(self.origin), self.spacing, self.size).affine
         affine = np.diag([*self.spacing, 1.0])
         middle = np.append((np.asarray(img.shape[1:]) - 1) / 2, 1.0)
         centre = (np.asarray(img.affine, dtype=float) @ middle)[:3]
@@ -102,7 +111,7 @@ class ResampleToGrid(InvertibleTransform):  # type: ignore[misc]  # MONAI is unt
             the image on the grid, float32, its affine the grid's.
 
         Raises:
-            InputError: the image and the grid do not overlap.
+            InputError: the image and the grid do not overlap, or hardly.
         """
         source: MetaTensor = convert_to_tensor(img, dtype=torch.float32, track_meta=True)
         mode = mode or self.mode
@@ -118,8 +127,22 @@ class ResampleToGrid(InvertibleTransform):  # type: ignore[misc]  # MONAI is unt
         resample = SpatialResample(mode=mode, padding_mode="zeros")
         with resample.trace_transform(False):
             out: MetaTensor = resample(part, dst_affine=torch.as_tensor(target), spatial_size=self.size)
+        if mode != "nearest":
+            out.meta["field_of_view"] = self._share(source, step)
         info = {"affine": affine.tolist(), "mode": mode}
         return self.push_transform(out, orig_size=source.shape[1:], extra_info=info)
+
+    def _share(self, source: MetaTensor, step: np.ndarray) -> float:
+        """How much of the grid lies inside the image."""
+        places = np.stack(np.meshgrid(*(np.arange(n) for n in self.size), indexing="ij"), -1).reshape(-1, 3)
+        places = places @ step[:3, :3].T + step[:3, 3]
+        share = float(((places >= -0.5) & (places <= np.asarray(source.shape[1:]) - 0.5)).all(1).mean())
+        if share < LEAST_SHARE:
+            raise InputError(
+                f"{file_of(source)}: only {share:.1%} of what the network looks at lies inside the image, wanted at "
+                f"least {LEAST_SHARE:.0%}: check that its header gives standard (MNI-like) coordinates, or register it"
+            )
+        return share
 
     def _needed(self, source: MetaTensor, step: np.ndarray, blur: np.ndarray) -> MetaTensor:
         """The part of the image that the grid can see, with the margin that smoothing needs."""

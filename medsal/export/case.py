@@ -40,6 +40,8 @@ class CaseResult:
         slice_axis: array axis of the network's grid that plain slice numbers count along.
         regions: label map ``(1, *space)`` on the network's grid, for slices chosen by region.
         sample_idx: place of the case in the data list; None numbers the cases as they come.
+        facts: what preparing the image found, such as ``field_of_view``.
+        notes: what a reader of this case should be warned of.
     """
 
     case: str
@@ -59,6 +61,8 @@ class CaseResult:
     slice_axis: int = 1
     regions: MetaTensor | None = None
     sample_idx: int | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,10 @@ _FORMS = "30,40,50 | evenly=7 | coronal@-20mm,-10mm | axial:evenly=7 | axial:pea
 _NUMBER = r"[+-]?\d+(?:\.\d+)?"
 
 
+class NoSuchSliceError(InputError):
+    """A position or region that slices were asked at is not in the image."""
+
+
 @dataclass(frozen=True)
 class SliceChoice:
     """One rule that picks slices.
@@ -179,7 +183,7 @@ def _by_mm(choice: SliceChoice, grid: Sliceable, axis: int) -> list[int]:
     places = [(mm - first) / step for mm in choice.values]
     if not all(-0.5 <= place <= grid.shape[axis] - 0.5 for place in places):
         low, high = sorted((first, last))
-        raise InputError(
+        raise NoSuchSliceError(
             f"slices: wanted {choice.plane} slices at {', '.join(f'{mm:g}' for mm in choice.values)} mm, but the image "
             f"lies between {low:.1f} and {high:.1f} mm"
         )

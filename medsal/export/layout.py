@@ -127,7 +127,7 @@ def check_unique(cases: Iterable[Mapping[str, Any]], layout: str, repeated: froz
     """Refuse a data list in which one case would overwrite another's files, also on a disk that ignores case.
 
     Args:
-        cases: all cases of the data list.
+        cases: all cases of the data list, and those that lie in the folder, with the ``name`` of their files.
         layout: a key of `LAYOUTS`.
         repeated: from `repeated_subjects`.
 
@@ -138,11 +138,14 @@ def check_unique(cases: Iterable[Mapping[str, Any]], layout: str, repeated: froz
     for row in cases:
         case = str(row["case"])
         names = names_of(case, str(row.get("subject") or ""), str(row.get("session") or ""), repeated=repeated)
-        place = {"seed": names.name, "flat": names.case, "bids": f"{names.anat}/{names.stem}"}[check_layout(layout)]
+        place = {"seed": row.get("name") or names.name, "flat": names.case, "bids": f"{names.anat}/{names.stem}"}[
+            check_layout(layout)
+        ]
         for key in {place.casefold(), f"case:{names.case.casefold()}"}:
             if key in owner:
                 raise UsageError(
-                    f"cases {owner[key]!r} and {case!r} would write the same files; give each its own name"
+                    f"cases {owner[key]!r} and {case!r} would write the same files; "
+                    "give each its own name, or choose another --output_dir"
                 )
             owner[key] = case
 

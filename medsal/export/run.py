@@ -17,9 +17,10 @@ from medsal.export.colours import grey_levels, largest
 from medsal.export.layout import Names, check_layout, check_unique, inside, names_of, repeated_subjects
 from medsal.export.slices import Tile, cut_tile, draw_slice, draw_summary, png_bytes
 from medsal.export.tables import statistics_row
-from medsal.export.views import view_of
+from medsal.export.views import Cut, view_of
 from medsal.export.volumes import save_nifti, save_npy
 from medsal.files import json_bytes, write_file
+from medsal.geometry import position_known
 
 PARTS = ("nifti", "npy", "slices", "summary", "report")
 _LIMITS = ("volume", "slice")
@@ -69,7 +70,8 @@ def prepare_export(
 
     Args:
         output_dir: made if it is missing; in the layout ``bids`` it is the root of the derivative dataset.
-        cases: all rows of the data list, with ``case``, ``subject`` and ``session``.
+        cases: all rows of the data list, with ``case``, ``subject`` and ``session``; also those of other runs that lie
+            in the folder, with the ``name`` of their files.
         options: what is to be written.
 
     Returns:
@@ -179,7 +181,7 @@ class _Desk:
             for tile in tiles:
                 own = largest(tile.relevance) if self.options.limits == "slice" else limit
                 with self.clock("draw"):
-                    picture = draw_slice(tile, own, f"{title} · slice {tile.name}", self.options.scale)
+                    picture = draw_slice(tile, own, f"slice {tile.name} · {title}", self.options.scale)
                     content = png_bytes(picture)
                 self._put(self.path("slice", method, tile.name), content)
         if "summary" in self.options.write:
@@ -193,9 +195,19 @@ class _Desk:
 
         files = {m: str(self.path("nifti", m).relative_to(self.root).as_posix()) for m in self.result.maps}
         with self.clock("report"):
-            content = json_bytes(case_page(self.result, files if "nifti" in self.options.write else {}))
+            content = json_bytes(case_page(self.result, files if "nifti" in self.options.write else {}, self._asked()))
             path = inside(self.root, f"report/{self.names.case}.json")
             self.files.append(write_file(path, content))
+
+    def _asked(self) -> list[Cut]:
+        """The slices that the user asked for; none where the choice was left open."""
+        if self.options.slices == parse_slices(None):
+            return []
+        result, image = self.result, self.result.image
+        maps = [finite(spatial(relevance)) for relevance in result.maps.values()]
+        regions = None if result.regions is None else spatial(result.regions, "regions")
+        grids = [Sliceable(image.affine, self.image.shape, result.slice_axis, map_, regions) for map_ in maps]
+        return [cut for grid in grids for cut in select(self.options.slices, grid)]
 
     def _put(self, path: Path, content: bytes) -> None:
         with self.clock("write"):
@@ -213,7 +225,9 @@ class _Desk:
         regions = None if result.regions is None else spatial(result.regions, "regions")
         affine = result.image.affine
         grid = Sliceable(affine, self.image.shape, result.slice_axis, relevance, regions)
-        return [cut_tile(self._grey, relevance, view_of(affine, c), c) for c in select(self.options.slices, grid)]
+        known = position_known(result.image.meta)
+        cuts = select(self.options.slices, grid)
+        return [cut_tile(self._grey, relevance, view_of(affine, c, known=known), c) for c in cuts]
 
     def _title(self, method: str) -> str:
         """Case, method, prediction and truth in one line."""

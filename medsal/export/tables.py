@@ -70,8 +70,11 @@ def export_summary(output_dir: Path, statistics_rows: Sequence[Row]) -> list[Pat
     writer.writeheader()
     writer.writerows(rows)
     files = [write_file(Path(output_dir) / "attribution_statistics.csv", text.getvalue().encode())]
+    picture = Path(output_dir) / "attribution_summary.png"
     if rows:
-        files.append(write_file(Path(output_dir) / "attribution_summary.png", draw_statistics(rows)))
+        files.append(write_file(picture, draw_statistics(rows)))
+    else:
+        picture.unlink(missing_ok=True)  # of an earlier run
     return files
 
 

@@ -110,12 +110,13 @@ def spacings(affine: Any) -> tuple[float, float, float]:
     return x, y, z
 
 
-def view_of(affine: Any, cut: Cut) -> View:
+def view_of(affine: Any, cut: Cut, *, known: bool = True) -> View:
     """Choose how a cut is shown: by its plane in radiological convention, or as it lies in the array.
 
     Args:
         affine: of the volume.
         cut: its axis and plane.
+        known: whether the affine says where the volume lies; if not, no letters are shown.
 
     Returns:
         The view, with letters that are right for the affine either way.
@@ -136,7 +137,7 @@ def view_of(affine: Any, cut: Cut) -> View:
         axes = [axes[world.index(wanted)] for wanted in _ROWS_AND_COLUMNS[cut.plane]]
         flips = [directions[axis][1] > 0 for axis in axes]  # rows and columns run from plus to minus
     down, right = (_ends(*directions[axis], flip) for axis, flip in zip(axes, flips, strict=True))
-    letters = (right[0], right[1], down[0], down[1])
+    letters = (right[0], right[1], down[0], down[1]) if known else ("", "", "", "")
     return View((axes[0], axes[1]), (flips[0], flips[1]), letters, (spacing[axes[0]], spacing[axes[1]]))
 
 

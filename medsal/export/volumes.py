@@ -12,7 +12,7 @@ import numpy as np
 from medsal.export.case import Array, spatial
 from medsal.export.colours import largest
 from medsal.files import write_file
-from medsal.geometry import full_affine
+from medsal.geometry import full_affine, position_known
 
 _SCANNER = 1  # NIfTI code for "scanner coordinates", where the file an image came from does not say better
 
@@ -25,7 +25,7 @@ def save_nifti(path: Path, volume: Any, *, description: str = "", intent: str = 
 
     Args:
         path: ending in ``.nii.gz`` (packed fast) or ``.nii``.
-        volume: ``(1, *space)`` with an affine in RAS+; ``sform_code`` of its meta is kept.
+        volume: ``(1, *space)`` with an affine in RAS+; ``sform_code`` of its meta is kept, also 0 (position unknown).
         description: at most 79 characters are kept.
         intent: name of the quantity, at most 15 characters are kept.
 
@@ -54,8 +54,11 @@ def _header(voxels: Array, volume: Any, description: str, intent: str) -> bytes:
     meta = getattr(volume, "meta", {})
     image = nib.Nifti1Image(voxels, affine, nib.Nifti1Header(endianness="<"))
     code = int(np.asarray(meta.get("sform_code", 0)).item()) or int(np.asarray(meta.get("qform_code", 0)).item())
-    image.set_sform(affine, code or _SCANNER)
-    image.set_qform(affine, code or _SCANNER, strip_shears=True)
+    code = code or (_SCANNER if position_known(meta) else 0)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code, strip_shears=True)
+    if not np.allclose(image.get_qform(), affine, atol=1e-3):  # a qform cannot shear: only the sform tells the place
+        image.set_qform(None, 0)
     header = image.header
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode("ascii", "replace")[:79]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +15,35 @@ from medsal.export.case import Array, CaseResult, finite, spatial
 from medsal.export.choice import Sliceable, slice_mm
 from medsal.export.colours import grey_levels, largest
 from medsal.export.views import Cut, View, axis_directions, view_of
-from medsal.geometry import PLANES, full_affine, plane_axis
+from medsal.geometry import PLANES, full_affine, plane_axis, position_known
 
 SLICES, PIXELS, GAP_LIMIT = 7, 100, 0.05
 """Slices per case, the longest side of one in pixels, and the relative completeness gap from which the page warns."""
 _AIR, _RIM = 12, 3  # grey level that counts as something to see; voxels left around it
 
 
-def case_page(result: CaseResult, nifti: Mapping[str, str] | None = None) -> dict[str, Any]:
+def case_page(
+    result: CaseResult, nifti: Mapping[str, str] | None = None, chosen: Sequence[Cut] | None = None
+) -> dict[str, Any]:
     """Make the small file that the page of the run shows a case from.
 
-    Slices are those of the patient's grid, in the anatomical plane nearest to the case's slice axis, evenly over the
-    part where there is relevance, with the strongest one among them. They are shrunk by averaging blocks of voxels.
-    Relevance is kept as ``sign(a) * sqrt(|a| / limit)`` in eight bits, so that small values stay apart.
+    Slices are those of the patient's grid, in the anatomical plane nearest to the case's slice axis, evenly over
+    the part where there is relevance, with the strongest one among them; or the chosen ones of one plane. They are
+    shrunk by averaging blocks of voxels. Relevance is kept as ``sign(a) * sqrt(|a| / limit)`` in eight bits, so
+    that small values stay apart.
 
     Args:
         result: the case.
         nifti: method -> path of its map inside the output folder.
+        chosen: slices of the network's grid that the user asked for; those in the plane of the first one are shown.
 
     Returns:
         A JSON-able dictionary; nothing in it names the input file.
     """
     image = grey_levels(spatial(result.native, "native image"))
     maps = {m: finite(spatial(v, f"map {m}")) for m, v in result.native_maps.items() if m in result.maps}
-    cuts = _cuts(result, image.shape, maps)
-    view = view_of(result.native.affine, cuts[0])
+    cuts = _asked(result, image.shape, chosen or ()) or _cuts(result, image.shape, maps)
+    view = view_of(result.native.affine, cuts[0], known=position_known(result.native.meta))
     frame = _frame([(image, _AIR), *((relevance, 0.0) for relevance in maps.values())], cuts, view)
     picture = _stack(image, frame)
     facts = {m: _method(result, m, maps[m], frame, (nifti or {}).get(m, "")) for m in maps}
@@ -69,8 +73,26 @@ def case_page(result: CaseResult, nifti: Mapping[str, str] | None = None) -> dic
         "shape": list(image.shape),
         "affine": affine.round(6).tolist(),
         "image": _pack(np.rint(picture).astype(np.uint8) & 0xFC),
+        "notes": list(result.notes),
         "methods": facts,
     }
+
+
+def _asked(result: CaseResult, shape: tuple[int, ...], chosen: Sequence[Cut]) -> list[Cut]:
+    """The slices of the patient's grid where those chosen on the network's grid lie, in the order of the world."""
+    if len(shape) == 2 or not chosen or chosen[0].axis is None:
+        return []
+    native, network = (np.asarray(full_affine(volume.affine)) for volume in (result.native, result.image))
+    across = chosen[0].axis
+    world = axis_directions(network)[across][0]
+    plane = next(name for name, axis in PLANES.items() if axis == world)
+    axis = plane_axis(native, plane)
+    centre = [(size - 1) / 2 for size in spatial(result.image).shape]
+    places = [[*centre[:across], cut.index, *centre[across + 1 :], 1.0] for cut in chosen if cut.axis == across]
+    found = {round(float((np.linalg.inv(native) @ network @ place)[axis])) for place in places}
+    towards = axis_directions(native)[axis][1]
+    inside = sorted((index for index in found if 0 <= index < shape[axis]), reverse=towards < 0)
+    return [Cut(axis, index, str(index), plane) for index in inside]
 
 
 def _cuts(result: CaseResult, shape: tuple[int, ...], maps: Mapping[str, Array]) -> list[Cut]:

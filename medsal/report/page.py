@@ -32,7 +32,8 @@ def write_index(
 
     Args:
         output_dir: the run's folder, which holds ``report/<case>.json`` of the finished cases.
-        case_records: what is known of each case: ``case``, ``status`` (``done`` or ``failed``), ``error``.
+        case_records: what is known of each case: ``case``, ``status`` (``done`` or ``failed``), ``error``, and ``mark``
+            where the page must say of a case that it is not like the others.
         model: ``name`` and ``sha256`` of the network's weights.
 
     Returns:
@@ -93,7 +94,9 @@ def _cases(root: Path, records: Iterable[Mapping[str, Any]], failed: list[dict[s
             continue
         try:
             text = inside(root, f"report/{safe_name(case)}.json").read_text(encoding="utf-8")
-            json.loads(text)
+            found = json.loads(text)
+            if record.get("mark"):
+                text = json_bytes({**found, "mark": record["mark"]}).decode()
         except (OSError, ValueError, MedsalError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             failed.append({"case": case, "error": f"explained, but its file for this page cannot be read: {reason}"})

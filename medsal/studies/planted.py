@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
 
 _LOG = logging.getLogger("medsal")
+FEWEST = 3
+"""Fewer planted cases than this decide nothing."""
 
 
 def random_weights(network: nn.Module, seed: int) -> nn.Module:
@@ -52,7 +54,9 @@ class PlantedTruth:
     """The gate of a planted-truth set: average precision and pointing of each method, trained and with random weights.
 
     Relevance is scored on the network's grid, against the mask brought there by nearest neighbour; unsigned by its
-    magnitude, since evidence for either class may be what was planted. Only cases that have something planted count.
+    magnitude, since evidence for either class may be what was planted. Only cases that have something planted count,
+    and fewer than three of them decide nothing. A method passes by its average precision: above that of random weights
+    and twice chance; how often its peak hits (pointing) is shown beside it.
 
     Args:
         network: trained.
@@ -116,25 +120,29 @@ class PlantedTruth:
 
         Raises:
             MedsalError: if a method does not find what was planted better than random weights and chance do.
+            UsageError: if too few cases have something planted.
         """
         rows = self.scores()
         table = {method: self._means(rows, method) for method in self.methods}
+        cases = len({row["case"] for row in rows})
         passed = {
-            method: means["trained_ap"] > max(2 * means["prevalence"], means["random_ap"])
+            method: cases >= FEWEST and means["trained_ap"] > max(2 * means["prevalence"], means["random_ap"])
             for method, means in table.items()
         }
         self.output_dir.mkdir(parents=True, exist_ok=True)
         (self.output_dir / "gate.json").write_text(
             json.dumps({"means": table, "passed": passed, "cases": rows}, indent=1)
         )
-        cases = len({row["case"] for row in rows})
         _LOG.info("Planted truth, %d cases (AP: average precision; chance is the share of planted voxels)", cases)
         _LOG.info("%-28s %8s %9s %9s %12s %12s", "method", "chance", "AP", "AP random", "pointing", "p. random")
+        verdicts = ("too few", "too few") if cases < FEWEST else ("FAIL", "PASS")
         for method, m in table.items():
             _LOG.info(
                 "%-28s %8.4f %9.3f %9.3f %12.2f %12.2f  %s", method, m["prevalence"], m["trained_ap"], m["random_ap"],
-                m["trained_pointing"], m["random_pointing"], "PASS" if passed[method] else "FAIL",
+                m["trained_pointing"], m["random_pointing"], verdicts[passed[method]],
             )  # fmt: skip
+        if cases < FEWEST:
+            raise UsageError(f"gate: wanted at least {FEWEST} cases with something planted, got {cases}; give more")
         failed = [method for method, good in passed.items() if not good]
         if failed:
             raise MedsalError(f"gate: {', '.join(failed)} did not find what was planted better than chance")

@@ -134,6 +134,11 @@ BAD_RUNS: dict[str, tuple[Callable[[Path], dict[str, Any]], type[MedsalError], s
     "unknown option of a method": (
         lambda f: {"options": {"saliency": {"colour": 1}}}, UsageError, "no option 'colour'"),
     "slice out of range": (lambda f: {"key_slices": "999"}, UsageError, "999"),
+    "slice outside the image": (
+        lambda f: {"key_slices": None, "slices": "axial@-500mm"}, UsageError, "slices: wanted axial slices at -500 mm"),
+    "label as target without labels": (lambda f: {"label_column": "", "target": "label"}, UsageError, "wants a label"),
+    "broken grid": (lambda f: {"grid_size": [44, 28]}, UsageError, "grid: wanted three numbers each"),
+    "two sources": (lambda f: {"dataset_dir": str(f)}, UsageError, "wanted one source"),
     "unknown layout": (lambda f: {"layout": "tree"}, UsageError, "tree"),
     "weights of another network": (wrong_weights, UsageError, "other.pt"),
     "no weights": (lambda f: {"ckpt_path": str(f / "none.pt")}, UsageError, "none.pt"),

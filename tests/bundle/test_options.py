@@ -11,6 +11,7 @@ import pytest
 from medsal.bundle import options
 from medsal.bundle.command_line import read_config
 from medsal.bundle.options import check_command_line, check_options, configured, run_configuration
+from medsal.bundle.values import read_values
 from medsal.errors import UsageError
 
 MAIN = "/somewhere/monai/bundle/__main__.py"
@@ -44,6 +45,21 @@ def config(bundle: Path, overlays: Path) -> dict[str, Any]:
         ({"methods": ("saliency", "ig2")}, "unknown method 'ig2'"),
         ({"device": "cuda:99"}, "device: cannot compute on 'cuda:99'"),
         ({"device": "gpu"}, "try --device cpu"),
+        ({"options#gradcam#relu": "flase"}, "--options#gradcam#relu: wanted true or false, got 'flase'"),
+        ({"options": {"gradcam": {"relu": "maybe"}}}, "--options::gradcam::relu: wanted true or false"),
+        ({"dataloader#shuffle": "flase"}, "wanted true or false, got 'flase'"),
+        ({"evaluator#amp": "flase"}, "wanted true or false, got 'flase'"),
+        ({"csv_path": ""}, "--csv_path: wanted a path, got nothing; is a variable of the shell unset"),
+        ({"csv_path": True}, "--csv_path: wanted a value, got none"),
+        ({"output_dir": " "}, "--output_dir: wanted a path, got nothing"),
+        ({"device": True}, "--device: wanted a value such as 'cpu', got none"),
+        ({"seed": True}, "--seed: wanted a value such as 0, got none"),
+        ({"seed": 1.5}, "--seed: wanted a whole number such as 0, got 1.5"),
+        ({"max_samples": 1.5}, "--max_samples: wanted a whole number such as 0, got 1.5"),
+        ({"max_samples": -1}, "--max_samples: wanted 0"),
+        ({"target": 1.5}, "--target: wanted a class number, label or predicted, got 1.5"),
+        ({"target": True}, "--target: wanted a class number"),
+        ({"memory_format": "channels_last"}, "channels_last is not for images in 3D"),
     ],
 )
 def test_what_would_go_unnoticed_is_refused(config: dict[str, Any], given: dict[str, Any], words: str) -> None:
@@ -95,6 +111,23 @@ def test_options_are_put_into_the_configuration_and_the_files_own_stays(config: 
     assert config["options"]["saliency"] == {}
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("false", False), ("no", False), ("True", True), (0, False), (False, False), (True, True)]
+)
+def test_text_means_the_boolean_that_it_names(config: dict[str, Any], given: Any, meant: bool) -> None:
+    keys = ("options#gradcam#relu", "evaluator#amp", "dataloader#drop_last")
+    for key in keys:
+        found = read_values(config, {key: given})[key]
+        assert (found, type(found)) == (meant, bool), key
+    whole = check_options(config, {"options": {"gradcam": {"relu": given}}})
+    assert whole["options"]["gradcam"]["relu"] is meant
+
+
+def test_text_that_is_no_boolean_stays_text(config: dict[str, Any]) -> None:
+    given = {"methods": "saliency", "target": "label", "csv_path": "false", "layout": "seed", "dataloader": "@no"}
+    assert read_values(config, given) == given
+
+
 def test_every_method_may_be_given_options(config: dict[str, Any]) -> None:
     from medsal.attribution import ALIASES, METHODS
 
@@ -123,6 +156,9 @@ def _hook(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--methds", "saliency"], "did you mean --methods"),
         (["--methods", "salincy"], "Did you mean saliency"),
         (["--args_file", "absent.yaml"], "args_file: cannot read absent.yaml"),
+        (["--options#gradcam#relu", "false"], "plain monai.bundle takes 'false' as text; write False"),
+        (["--csv_path", "--max_samples", "1"], "--csv_path: wanted a value, got none"),
+        (["--csv_path="], "--csv_path: wanted a path, got nothing"),
     ],
 )
 def test_a_command_line_of_plain_monai(bundle: Path, overlays: Path, more: list[str], said: str) -> None:

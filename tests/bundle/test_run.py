@@ -134,9 +134,10 @@ def test_a_run_that_is_killed_goes_on_where_it_was_and_ends_as_if_it_had_not_bee
     assert "of them before" in last_line(result)
 
 
-def test_an_interrupted_run_says_so_and_leaves_a_run_json(bundle: Path, overlays: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_leaves_a_run_json(bundle: Path, overlays: Path, sign: signal.Signals) -> None:
     process = started(bundle, overlays, *SLOW_METHODS)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     _, text = process.communicate(timeout=120)
     assert process.returncode == 130, text
     assert text.strip().splitlines()[-1] == "medsal: interrupted"

@@ -132,3 +132,9 @@ def test_a_digest_beside_the_file_must_hold(tmp_path: Path) -> None:
     (tmp_path / "w.pt.sha256").write_text("0" * 64)
     with pytest.raises(UsageError, match="has sha256"):
         load_weights(network(), tmp_path / "w.pt")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.tensor([[1.0, float("nan")]]), "bias": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(UsageError, match=r"NaN or infinite numbers in 1 tensors \(weight\)"):
+        load_weights(nn.Linear(2, 1), tmp_path / "a.pt")

@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, decollate_batch
+from monai.data import DataLoader, MetaTensor, decollate_batch
 from monai.transforms import Compose
 
-from medsal.data.cases import CaseDataset, Failures, collate_cases
+from medsal.data.cases import CaseDataset, Failures, collate_cases, saved_meta
 from medsal.data.mri import mri_cases
 from medsal.errors import UsageError
 from medsal.transforms import CheckImaged, LoadVolumed
@@ -108,3 +108,10 @@ def test_an_anonymous_case_does_not_name_its_file(source: Path) -> None:
 def test_slices_of_the_dataset_work_as_in_monai(source: Path) -> None:
     dataset = CaseDataset(mri_cases(source), CHAIN)
     assert [item["case"] for item in dataset[:2]] == ["a", "gone"]
+
+
+def test_savers_are_told_the_file_of_a_case_unless_it_is_anonymous() -> None:
+    image = MetaTensor(torch.zeros(1, 2), meta={"filename_or_obj": "/data/DoeJane.nii"})
+    named, unnamed = saved_meta([{"case": "a", "image": image}, {"case": "b", "image": image, "anonymous": True}])
+    assert named["filename_or_obj"] == "/data/DoeJane.nii"
+    assert unnamed["filename_or_obj"] == "b"

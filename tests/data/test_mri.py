@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medsal.data.mri import UNLABELLED, mri_cases, subject_and_session
+from medsal.data.mri import UNLABELLED, mri_cases, one_source, subject_and_session
 from medsal.errors import UsageError
 
 HEADER = "file,HC_vs_LTLE_vs_RTLE_string\n"
@@ -173,3 +173,21 @@ def test_anonymous_cases_carry_numbers_for_names(tmp_path: Path, caplog: pytest.
 def test_the_seeds_rule_for_names() -> None:
     assert subject_and_session("/a/b/mwp1sub-0007_ses-01_T1w.nii.gz") == ("sub-0007", "ses-01")
     assert subject_and_session("mwp1x.nii") == ("x", "")
+
+
+def test_two_sources_or_an_empty_one_are_refused() -> None:
+    assert one_source(None, None) is None
+    assert one_source("a.csv", None) == "a.csv"
+    with pytest.raises(UsageError, match=r"got 'a.csv' and 'b'; give one"):
+        one_source("a.csv", "b")
+    with pytest.raises(UsageError, match="got an empty path"):
+        one_source("", None)
+
+
+def test_a_column_that_is_there_twice_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("file,file,note,note\na.nii,b.nii,1,2\n")
+    with pytest.raises(UsageError, match="two columns are called 'file'"):
+        mri_cases(table, label_column="")
+    table.write_text("file,note,note\na.nii,1,2\n")
+    assert len(mri_cases(table, label_column="")) == 1

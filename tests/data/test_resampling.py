@@ -179,7 +179,7 @@ def test_slices_are_resized_as_torchvision_resizes_pil_slices(tmp_path: Path) ->
 def test_the_seed_chain_refuses_too_few_slices_and_takes_other_grids() -> None:
     from medsal.data.grids import SEED_GRID
 
-    image = marked("LPS", SPACING, (70, 64, 44))
+    image = marked("LPS", SPACING, (140, 120, 80))
     with pytest.raises(RuntimeError) as caught:
         seed_mri_transforms(load=False)({"image": image})
     assert isinstance(caught.value.__cause__, InputError)
@@ -207,3 +207,40 @@ def test_the_network_chain_normalises_clamps_and_keeps_the_background() -> None:
     assert float(out["image"].max()) == 1.5
     assert float(out["image"][0, -1, -1, -1]) == 0
     assert out["lesion"].shape == out["image"].shape
+
+
+def test_an_image_that_hardly_reaches_the_grid_is_refused_and_its_share_is_recorded() -> None:
+    whole = marked("RAS", (1.0, 1.0, 1.0), (60, 60, 60))
+    low = whole.affine[:3, 3].tolist()
+    inside = ResampleToGrid(low, 2.0, (20, 20, 20))
+    assert inside(whole).meta["field_of_view"] == 1.0
+    half = ResampleToGrid([low[0] - 20, *low[1:]], 2.0, (20, 20, 20))
+    assert half(whole).meta["field_of_view"] == pytest.approx(0.5)
+    hardly = ResampleToGrid([low[0] - 37, *low[1:]], 2.0, (20, 20, 20))
+    with pytest.raises(InputError, match=r"only 5.0% of what the network looks at .* at least 10%"):
+        hardly(whole)
+    assert "field_of_view" not in hardly(whole, mode="nearest").meta
+    with pytest.raises(UsageError, match="grid: wanted three numbers each"):
+        ResampleToGrid(low, 2.0, (44, 28))
+
+
+def test_any_background_gives_the_same_input() -> None:
+    head = marked("RAS", (1.0, 1.0, 1.0), (60, 60, 60))
+    head = head * (head > 1) * 100
+    head[:, 0], head[:, -1] = 0, 0
+    places = (head.affine[:3, 3].tolist(), (2.0, 2.0, 2.0), (30, 30, 30))
+    chain = network_mri_transforms(grid=Grid(*places), load=False)
+    wanted = chain({"image": head})["image"]
+    assert wanted.meta["background"] == 0
+    for value in (-1000.0, 24.0):
+        for other in (head + value, torch.where(head == 0, value, head)):
+            found = chain({"image": MetaTensor(other.as_tensor(), affine=head.affine)})["image"]
+            assert found.meta["background"] == value
+            torch.testing.assert_close(found.as_tensor(), wanted.as_tensor(), atol=1e-3, rtol=1e-3)
+
+
+def test_an_image_without_one_background_is_not_touched() -> None:
+    from medsal.transforms import BackgroundToZero
+
+    noise = torch.rand(1, 8, 8, 8)
+    assert BackgroundToZero()(noise) is noise

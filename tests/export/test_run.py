@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from medsal.errors import MedsalError, UsageError
-from medsal.export import ExportOptions, export_case, prepare_export
+from medsal.export import ExportOptions, export_case, prepare_export, run
+from medsal.report import case_page
 
 CASES = [{"case": "sub-0001_ses-01", "subject": "sub-0001", "session": "ses-01"}]
 
@@ -138,3 +139,17 @@ def test_an_output_that_is_a_file_is_found_before_the_first_case(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(MedsalError, match="cannot write"):
         prepare_export(tmp_path / "out", CASES, ExportOptions())
+
+
+def test_no_letters_are_drawn_where_left_and_right_are_unknown(tmp_path, make_case, monkeypatch):
+    case, seen, real = make_case(), [], run.cut_tile
+    monkeypatch.setattr(run, "cut_tile", lambda *given: (seen.append(given[2]), real(*given))[1])
+    export_case(case, tmp_path)
+    assert "".join(seen[0].letters)
+    assert "".join(case_page(case)["letters"])
+    for volume in (case.image, case.native):
+        volume.meta |= {"sform_code": 0, "qform_code": 0}
+    seen.clear()
+    export_case(case, tmp_path)
+    assert not "".join(letter for view in seen for letter in view.letters)
+    assert not "".join(case_page(case)["letters"])

@@ -81,3 +81,9 @@ def test_no_case_and_no_finite_number_are_no_crash(make_case, make_tensor, tmp_p
     blank = {"ig": make_tensor(np.full((3, 3, 3), np.nan, dtype=np.float32), np.eye(4))}
     table, _ = export_summary(tmp_path, [statistics_row(make_case((3, 3, 3), maps=blank), "ig", "a")])
     assert read(table)[0]["mean"] == "nan"
+
+
+def test_the_picture_of_an_earlier_run_goes_where_there_is_nothing_to_draw(tmp_path):
+    (tmp_path / "attribution_summary.png").write_bytes(b"old")
+    assert [path.name for path in export_summary(tmp_path, [])] == ["attribution_statistics.csv"]
+    assert not (tmp_path / "attribution_summary.png").exists()

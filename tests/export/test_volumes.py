@@ -69,3 +69,17 @@ def test_npy_has_its_slices_first(tmp_path, make_tensor):
 def test_several_channels_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"one channel.*\(3, 4, 4\)"):
         save_nifti(tmp_path / "a.nii.gz", np.zeros((3, 4, 4)))
+
+
+def test_an_unknown_position_stays_unknown(tmp_path, make_tensor):
+    map_ = make_tensor(np.ones((2, 2, 2), dtype=np.float32), np.eye(4))
+    map_.meta |= {"sform_code": np.array(0, dtype=np.int16), "qform_code": np.array(0, dtype=np.int16)}
+    header = nib.load(save_nifti(tmp_path / "a.nii.gz", map_)).header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
+
+
+def test_a_sheared_affine_is_told_by_the_sform_alone(tmp_path, make_tensor):
+    affine = np.array([[1, 0.1, 0, -9], [0, 1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1.0]])
+    image = nib.load(save_nifti(tmp_path / "a.nii.gz", make_tensor(np.ones((2, 2, 2), dtype=np.float32), affine)))
+    np.testing.assert_allclose(image.affine, affine, atol=1e-6)
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 0)

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
+from medsal.export.views import Cut
 from medsal.files import json_bytes
 from medsal.report import case_page
 
@@ -118,3 +119,22 @@ def test_a_sound_map_has_no_warning(make_case):
 
 def test_the_input_file_is_not_named(make_case):
     assert "secret" not in json.dumps(case_page(make_case()))
+
+
+def test_the_page_shows_the_slices_that_were_asked_for(make_case, make_tensor):
+    native = make_tensor(np.random.default_rng(0).random((12, 30, 8)).astype(np.float32), np.diag([2.0, 1, 2, 1]))
+    case = make_case(
+        (12, 15, 8),
+        np.diag([2.0, 2, 2, 1]),
+        native=native,
+        native_maps={
+            name: make_tensor(np.ones((12, 30, 8), dtype=np.float32), np.diag([2.0, 1, 2, 1]))
+            for name in ("saliency", "integrated_gradients")
+        },
+    )
+    page = case_page(case, None, [Cut(1, 4, "04"), Cut(1, 9, "09"), Cut(2, 3, "axial_+6.0mm", "axial")])
+    assert page["plane"] == "coronal"
+    assert page["slices"] == [{"index": 8, "mm": 8.0}, {"index": 18, "mm": 18.0}]
+    axial = case_page(case, None, [Cut(2, 3, "axial_+6.0mm", "axial")])
+    assert (axial["plane"], axial["slices"]) == ("axial", [{"index": 3, "mm": 6.0}])
+    assert len(case_page(case)["slices"]) == 7

@@ -31,7 +31,7 @@ def run(make_case, folder, count=2, **changes):
     for number in range(count):
         case = f"sub-{number:04d}"
         result = make_case(**{"case": case, "subject": case, "session": "", **changes})
-        export_case(result, folder, ExportOptions(slices=[3], write=("nifti", "report")))
+        export_case(result, folder, ExportOptions(write=("nifti", "report")))
         records.append({"case": result.case, "status": "done"})
     return [*records, {"case": "sub-broken", "status": "failed", "error": "wanted 3D, got 4D"}]
 

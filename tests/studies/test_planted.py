@@ -47,7 +47,7 @@ LESION = (slice(1, 3), slice(4, 7), slice(2, 5))
 def dataset():
     affine = np.diag([2.0, 2, 2, 1])
     items = []
-    for i in range(3):
+    for i in range(4):
         mask = np.zeros((8, 8, 8), np.uint8)
         if i:
             mask[LESION] = 1
@@ -69,13 +69,20 @@ def test_a_network_with_a_known_reason_passes(dataset, tmp_path):
     assert table["saliency"]["random_ap"] < 0.2
     written = json.loads((tmp_path / "gate.json").read_text())
     assert written["passed"] == {"saliency": True, "input_x_gradient": True}
-    assert {row["case"] for row in written["cases"]} == {"sub-1", "sub-2"}
+    assert {row["case"] for row in written["cases"]} == {"sub-1", "sub-2", "sub-3"}
 
 
 def test_a_network_that_looks_elsewhere_fails(dataset, tmp_path):
     elsewhere = (slice(5, 8), slice(0, 3), slice(5, 8))
     with pytest.raises(MedsalError, match="saliency did not find what was planted"):
         PlantedTruth(Reads(elsewhere), dataset, ["saliency"], str(tmp_path)).run()
+
+
+def test_two_lesions_decide_nothing(dataset, tmp_path, caplog):
+    with caplog.at_level("INFO", "medsal"), pytest.raises(UsageError, match=r"at least 3 cases .* got 2"):
+        PlantedTruth(Reads(LESION), dataset[:3], "saliency", str(tmp_path)).run()
+    assert "too few" in caplog.text
+    assert "PASS" not in caplog.text
 
 
 def test_nothing_planted_is_an_error(dataset, tmp_path):
