@@ -254,12 +254,11 @@ def _rescale(function: Callable[[Tensor], Tensor], start: Tensor, *, smooth: boo
 
 def _rescale_relu(start: Tensor) -> Backward:
     """The same for ReLU, in few sweeps over memory."""
+    # With h the larger of both inputs the quotient is h over their distance, but not below 0 or above 1.
 
     def backward(values: list[Tensor], gradient: Tensor) -> list[Tensor]:
-        z = values[0]
-        difference = z - start
-        quotient = z.clamp_min(0).sub_(start.clamp_min(0)).div_(difference)
-        return [torch.where(difference == 0, (z > 0).to(z.dtype), quotient).mul_(gradient)]
+        distance = (values[0] - start).abs_().add_(torch.finfo(start.dtype).tiny)
+        return [torch.maximum(values[0], start).div_(distance).clamp_(0, 1).mul_(gradient)]
 
     return backward
 
