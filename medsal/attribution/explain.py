@@ -98,7 +98,7 @@ def explain(  # noqa: PLR0913  the public door
     needs = frozenset().union(*(row.needs for row in rows.values()))
     with torch.inference_mode(False), borrowed(network):
         plain = _as_volume(plain_image(image), slice_axis)
-        plain = plain.contiguous(memory_format=memory_format or torch.contiguous_format)
+        plain = _laid_out(plain, memory_format)
         layers = layer_names(network, target_layer)
         spacing, wants = _spacing(image, plain), _first_target(target, len(plain))
         parts: list[_Part] = []
@@ -115,11 +115,12 @@ def explain(  # noqa: PLR0913  the public door
             _join(maps[name], more[name], 0)
         logits, names = torch.cat([logits, more_logits]), names + more_names
     result = Explanation(logits, names)
+    choices = {"autocast": autocast, "memory_format": memory_format}
     for name, found in maps.items():
         for key, (relevance, record) in found.items():
             full = name + key
             result[full] = _dress(relevance, image)
-            how = {} if autocast is None else {"autocast": str(autocast)}
+            how = {key: str(value) for key, value in choices.items() if value is not None}
             paper = {"method": rows[name].name, "paper": rows[name].paper, "seed": seed}
             result.records[full] = {**paper, **how, **record}
     return result
@@ -149,6 +150,13 @@ def _first_target(target: TargetLike | Literal["all"], batch: int) -> Target:
             raise UsageError(f"target: wanted None, a class, a class per image, a callable or all, got {target!r}")
         return Target(0, batch)
     return Target(target, batch)
+
+
+def _laid_out(image: Tensor, memory_format: torch.memory_format | None) -> Tensor:
+    fits = {torch.channels_last: 4, torch.channels_last_3d: 5}
+    if memory_format in fits and fits[memory_format] != image.ndim:
+        raise UsageError(f"memory_format: {memory_format} does not fit images of {image.ndim - 2} dimensions")
+    return image.contiguous(memory_format=memory_format or torch.contiguous_format)
 
 
 def _spacing(image: Tensor, plain: Tensor) -> tuple[float, ...]:

@@ -196,6 +196,7 @@ def test_the_public_door():
     ({"target": "label"}, "got 'label'"),
     ({"target": ["a", "b"]}, "got .'a', 'b'."),
     ({"seed": 1.5}, "seed: wanted a whole number"),
+    ({"memory_format": torch.channels_last_3d}, "does not fit images of 2 dimensions"),
 ])  # fmt: skip
 def test_errors_say_what_was_wanted_and_what_came(call, message):
     network, image = case("2D")
@@ -299,6 +300,18 @@ def test_autocast_is_recorded_and_maps_stay_in_single_precision():
         assert torch.corrcoef(torch.stack([found[name].flatten(), wanted[name].flatten()]))[0, 1] > 0.9
         assert found.records[name]["autocast"] == "torch.bfloat16"
         assert "autocast" not in wanted.records[name]
+
+
+@pytest.mark.parametrize("kind", ["2D", "3D"])
+def test_the_memory_format_changes_nothing_and_is_recorded(kind):
+    network, image = case(kind)
+    memory_format = torch.channels_last if kind == "2D" else torch.channels_last_3d
+    wanted = explain(network, image, ["saliency", "gradcam", "deep_lift"], target=1)
+    found = explain(network, image, list(wanted), target=1, memory_format=memory_format)
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name])
+        assert found.records[name]["memory_format"] == str(memory_format)
+        assert "memory_format" not in wanted.records[name]
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # of the compiler
