@@ -22,6 +22,7 @@ from medsal.attribution.choice import MethodsLike, chosen_methods
 from medsal.attribution.classifier import borrowed
 from medsal.attribution.explain import Explanation, explain
 from medsal.attribution.features import layer_names
+from medsal.attribution.images import spacings_of
 from medsal.attribution.presets import PRESETS
 from medsal.bundle.asked import asked_methods, method_names
 from medsal.bundle.exits import reason
@@ -216,7 +217,8 @@ class AttributionEvaluator(SupervisedEvaluator):  # type: ignore[misc]  # MONAI 
             target = [int(value) for value in label.flatten()]
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         try:
-            return explain(self.network, plain, self.methods, target=target, **self.explain_options)
+            spacing = spacings_of(image, plain) if isinstance(image, MetaTensor) else None
+            return explain(self.network, plain, self.methods, target=target, spacing=spacing, **self.explain_options)
         except RuntimeError as error:
             raise InputError(f"cannot explain images of shape {tuple(plain.shape)}: {reason(error)}") from error
 

@@ -62,7 +62,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
     """A network by its name in ``NETWORKS`` and one image for it, in float32."""
     torch.manual_seed(0)
     if name.startswith("torchvision"):
-        network, shape = _torchvision(name.split()[1]), (3, 107, 96)
+        network, shape = _torchvision(name.split()[1]), (3, 107, 112)
     else:
         family, dims = name.rsplit(" ", 1)
         network, shape = MONAI[family](int(dims[0])), IMAGE[int(dims[0])]
@@ -79,7 +79,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
 def _torchvision(name: str) -> nn.Module:
     from torchvision import models
 
-    more = {"init_weights": False} if name in {"inception_v3", "googlenet"} else {}
+    more = {"init_weights": False, "aux_logits": False} if name in {"inception_v3", "googlenet"} else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         network: nn.Module = getattr(models, name)(num_classes=2, **more)

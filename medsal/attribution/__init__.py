@@ -32,6 +32,7 @@ from medsal.attribution.lrp import (
 from medsal.attribution.noise import gradient_shap, smooth_integrated_gradients, smoothgrad, smoothgrad_squared, vargrad
 from medsal.attribution.path import integrated_gradients
 from medsal.attribution.perturbation import occlusion, rise
+from medsal.attribution.presets import PRESETS, Preset
 from medsal.attribution.probe import BASELINE, RULES, SEED
 from medsal.attribution.shared_pass import BIASES, DECONV, FEATURES, GUIDED, IMAGE_GRADIENT
 from medsal.attribution.xrai import SEGMENTS, xrai
@@ -127,4 +128,4 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 ALIASES: Mapping[str, str] = MappingProxyType({"noise_tunnel_ig": "smooth_integrated_gradients"})
 """Other names under which methods are known."""
 
-__all__ = ["ALIASES", "METHODS", "Method"]
+__all__ = ["ALIASES", "METHODS", "PRESETS", "Method", "Preset"]

@@ -36,8 +36,17 @@ def baseline_images(probe: Probe, wanted: Baseline) -> Tensor:
         ``(B, C, *space)``.
 
     Raises:
-        UsageError: if it is none of these, or does not have the images' shape.
+        UsageError: if it is none of these, does not have the images' shape, or is not finite.
     """
+    made = _made(probe, wanted)
+    if not torch.isfinite(made).all():
+        raise UsageError(
+            f"baseline: wanted finite values, got {wanted if isinstance(wanted, int | float | str) else 'others'}"
+        )
+    return made
+
+
+def _made(probe: Probe, wanted: Baseline) -> Tensor:
     image = probe.image
     if isinstance(wanted, str) and wanted.startswith("gaussian:"):
         return (probe.draw(BASELINE_STREAM) * _deviation(wanted)).expand_as(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -98,4 +99,6 @@ def method_options(name: str, row: Method, options: Mapping[str, Any] | None) ->
             wanted, types = kind
             if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
                 raise UsageError(f"options: {name} wants {key} to be {wanted}, got {value!r}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"options: {name} wants {key} to be finite, got {value!r}")
     return dict(options or {})

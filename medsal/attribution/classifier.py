@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def borrowed(network: nn.Module) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  the state that the caller's own code uses
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), _uncompiled(network):
             network.eval()
             for weight, _ in flags:
                 weight.requires_grad_(False)
@@ -58,6 +58,21 @@ def borrowed(network: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002  as above
+
+
+@contextmanager
+def _uncompiled(network: nn.Module) -> Iterator[None]:
+    """Run what was compiled as it was written: inside a compiled part neither layers nor operations can be seen."""
+    calls = [(module, module._compiled_call_impl) for module in network.modules() if module._compiled_call_impl]
+    parts = any(hasattr(module, "_orig_mod") for module in network.modules())
+    try:
+        for module, _ in calls:
+            module._compiled_call_impl = None
+        with torch.compiler.set_stance("force_eager") if parts else nullcontext():
+            yield
+    finally:
+        for module, implementation in calls:
+            module._compiled_call_impl = implementation
 
 
 def _refuse_mixing(network: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +14,13 @@ from medsal.attribution import Method, memory
 from medsal.attribution.choice import MethodsLike, chosen_methods
 from medsal.attribution.classifier import borrowed
 from medsal.attribution.features import layer_names
+from medsal.attribution.images import as_volume, dress, laid_out, plain_image, runs, spacings_of
 from medsal.attribution.passes import HALF
+from medsal.attribution.presets import Preset
 from medsal.attribution.probe import Probe
 from medsal.attribution.shared_pass import SHARED
 from medsal.attribution.target import Target, TargetLike
-from medsal.errors import InputError, MedsalError, UsageError
+from medsal.errors import MedsalError, UsageError
 
 
 class Explanation(dict[str, Tensor]):
@@ -46,6 +48,7 @@ def explain(  # noqa: PLR0913  the public door
     target_layer: Any = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
+    spacing: Sequence[float] | Sequence[Sequence[float]] | None = None,
     memory_budget: int | None = None,
     memory_format: torch.memory_format | None = None,
     autocast: torch.dtype | None = None,
@@ -61,13 +64,16 @@ def explain(  # noqa: PLR0913  the public door
         image: ``(B, C, *space)`` in 2D or 3D, a ``MetaTensor`` or a tensor; for a network with ``slice_axis`` a volume
             ``(B, 1, *space)``, or its slices ``(B, S, H, W)``.
         methods: names of ``METHODS``, or their aliases. A mapping gives maps names of their own, with options beside
-            the name of the method: ``{"occlusion_w30": {"method": "occlusion", "window": 30}}``.
+            the name of the method: ``{"occlusion_w30": {"method": "occlusion", "window": 30}}``. A preset brings its
+            target, where no other is given.
         target: None (each image's predicted class), a class, a class per image, a callable from logits ``(N, K)``
             to scores ``(N,)``, or ``"all"`` for every class.
         target_layer: layer(s) of the CAM methods: a dotted name, a module, a callable from the network, or several of
             these; None takes the last layer with spatial extent.
         options: method -> its options by keyword.
         seed: of the methods that draw random numbers.
+        spacing: mm per voxel along each axis of space, for all images or for each; None takes it from the affine of a
+            ``MetaTensor`` (of a batch too), and 1 mm where there is none.
         memory_budget: bytes that loops over steps and samples may use; None takes half of what is free.
         memory_format: layout of the images in memory, e.g. ``torch.channels_last_3d``; None is contiguous,
             than which nothing was measured to be faster on a CPU.
@@ -92,23 +98,25 @@ def explain(  # noqa: PLR0913  the public door
         {'saliency': (1, 1, 8, 8), 'gradcam': (1, 1, 8, 8)}
     """
     rows, wanted = chosen_methods(methods, options)
-    if not isinstance(seed, int):
-        raise UsageError(f"seed: wanted a whole number, got {seed!r}")
+    target = methods.target if target is None and isinstance(methods, Preset) else target
+    _check(seed, memory_budget, memory_format, autocast)
+    network = getattr(network, "_orig_mod", network)  # of a compiled network the one that was written
     slice_axis = getattr(network, "slice_axis", None)
     needs = frozenset().union(*(row.needs for row in rows.values()))
     with torch.inference_mode(False), borrowed(network):
-        plain = _as_volume(plain_image(image), slice_axis)
-        plain = _laid_out(plain, memory_format)
+        plain = as_volume(plain_image(image), slice_axis)
+        plain = laid_out(plain, memory_format)
         layers = layer_names(network, target_layer)
-        spacing, wants = _spacing(image, plain), _first_target(target, len(plain))
+        spacings, wants = spacings_of(image, plain, spacing), _first_target(target, len(plain))
         parts: list[_Part] = []
 
         def body(part: slice) -> None:
             probe = Probe(network, plain[part], wants.of(part), needs & SHARED, layers, seed, memory_budget)
-            probe.spacing, probe.autocast, probe.more_targets = spacing, autocast, isinstance(target, str)
+            probe.spacing, probe.autocast, probe.more_targets = spacings[part.start], autocast, isinstance(target, str)
             parts.append(_maps(probe, rows, {n: _of_part(given, part, len(plain)) for n, given in wanted.items()}))
 
-        memory.in_chunks(len(plain), len(plain), body)
+        for alike in runs(spacings):
+            memory.in_chunks(alike.stop, alike.stop - alike.start, body, alike.start)
     maps, logits, names = parts[0]
     for more, more_logits, more_names in parts[1:]:
         for name in rows:
@@ -119,7 +127,7 @@ def explain(  # noqa: PLR0913  the public door
     for name, found in maps.items():
         for key, (relevance, record) in found.items():
             full = name + key
-            result[full] = _dress(relevance, image)
+            result[full] = dress(relevance, image)
             how = {key: str(value) for key, value in choices.items() if value is not None}
             paper = {"method": rows[name].name, "paper": rows[name].paper, "seed": seed}
             result.records[full] = {**paper, **how, **record}
@@ -152,21 +160,16 @@ def _first_target(target: TargetLike | Literal["all"], batch: int) -> Target:
     return Target(target, batch)
 
 
-def _laid_out(image: Tensor, memory_format: torch.memory_format | None) -> Tensor:
-    fits = {torch.channels_last: 4, torch.channels_last_3d: 5}
-    if memory_format in fits and fits[memory_format] != image.ndim:
-        raise UsageError(f"memory_format: {memory_format} does not fit images of {image.ndim - 2} dimensions")
-    return image.contiguous(memory_format=memory_format or torch.contiguous_format)
-
-
-def _spacing(image: Tensor, plain: Tensor) -> tuple[float, ...]:
-    """Millimetres per voxel along each axis of space; ones where the image does not say."""
-    affine = getattr(image, "affine", None)
-    dims = plain.ndim - 2
-    if affine is None or affine.ndim != 2 or affine.shape[0] != dims + 1 or image.ndim != plain.ndim:
-        return (1.0,) * dims
-    lengths = torch.linalg.vector_norm(torch.as_tensor(affine)[:dims, :dims].double(), dim=0)
-    return tuple(float(n) for n in lengths)
+def _check(seed: Any, budget: Any, memory_format: Any, autocast: Any) -> None:
+    """Refuse settings of the wrong kind."""
+    if not isinstance(seed, int):
+        raise UsageError(f"seed: wanted a whole number, got {seed!r}")
+    if budget is not None and not (isinstance(budget, int) and budget >= 0):
+        raise UsageError(f"memory_budget: wanted a number of bytes, got {budget!r}")
+    if memory_format is not None and not isinstance(memory_format, torch.memory_format):
+        raise UsageError(f"memory_format: wanted a torch.memory_format, got {memory_format!r}")
+    if autocast not in {None, *HALF}:
+        raise UsageError(f"autocast: wanted torch.bfloat16 or torch.float16, got {autocast!r}")
 
 
 def _run(probe: Probe, row: Method, options: dict[str, Any]) -> Maps:
@@ -207,54 +210,6 @@ def _of_part(options: dict[str, Any], part: slice, batch: int) -> dict[str, Any]
     if not whole and any(isinstance(value, Tensor | np.ndarray) and len(value) > 1 for value in options.values()):
         raise MedsalError(f"out of memory with {batch} images at once; give fewer, and the options that belong to them")
     return options
-
-
-def plain_image(image: Tensor) -> Tensor:
-    """Strip and check what a user gave as image.
-
-    Args:
-        image: a ``MetaTensor`` or tensor ``(B, C, *space)``.
-
-    Returns:
-        A plain tensor without a graph, in single precision at least.
-
-    Raises:
-        UsageError: if it is not a batch of images with channels.
-        InputError: if a value is not finite; the error names the first such place.
-    """
-    if not isinstance(image, Tensor) or not image.is_floating_point() or image.ndim not in {4, 5} or not image.numel():
-        came = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
-        raise UsageError(f"image: wanted floating point (B, C, *space) in 2D or 3D, got {came}")
-    plain = image.detach().as_subclass(Tensor)
-    if plain.dtype in HALF:
-        plain = plain.float()
-    if plain.is_inference():
-        plain = plain.clone()
-    bad = ~torch.isfinite(plain)
-    if bad.any():
-        place = tuple(bad.nonzero()[0].tolist())
-        raise InputError(
-            f"image: {int(bad.sum())} values are not finite, the first at (image, channel, *voxel) {place}"
-        )
-    return plain
-
-
-def _as_volume(image: Tensor, slice_axis: int | None) -> Tensor:
-    """Slices ``(B, S, H, W)`` of a network that takes slices as channels, as a volume ``(B, 1, *space)``."""
-    if slice_axis is None or image.ndim == 5:
-        return image
-    return image.movedim(1, slice_axis + 1).unsqueeze(1)
-
-
-def _dress(relevance: Tensor, image: Tensor) -> Tensor:
-    """Give relevance the meta of the image, where the image has any."""
-    relevance = relevance.detach().contiguous()
-    if type(image) is Tensor or not hasattr(image, "copy_meta_from"):
-        return relevance
-    from monai.data import MetaTensor
-
-    dressed: Tensor = MetaTensor(relevance).copy_meta_from(image)
-    return dressed
 
 
 def _all_options(row: Method, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from medsal.attribution.operations import refuse_scripts
 from medsal.errors import UsageError
 
 _LAST_SPATIAL: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, int], str]] = WeakKeyDictionary()
@@ -46,6 +47,7 @@ class FeatureReader:
         self.image = image
         self.detach = detach and layers is not None
         self.features: dict[str, Tensor] = {}
+        self._came: dict[str, str] = {}
         self._handed: Tensor | None = None
         self._kept = torch.empty(0)
         self._version = 0
@@ -57,6 +59,8 @@ class FeatureReader:
         Yields:
             Itself.
         """
+        if self.layers != ():
+            refuse_scripts(self.network)
         modules = dict(self.network.named_modules())
         names = [name for name in modules if name] if self.layers is None else self.layers
         hook = self._find if self.layers is None else self._read
@@ -73,11 +77,31 @@ class FeatureReader:
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             if not isinstance(output, Tensor) or layout(self.network, output, self.image) is None:
-                came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UsageError(f"target_layer {name!r}: wanted an output (B, C, *space) or tokens, got {came}")
+                self._came[name] = str(tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__)
+                return None  # a module that is used again may have spatial extent the next time
             return self._keep(name, output)
 
         return hook
+
+    def check(self) -> None:
+        """Check what was read.
+
+        Raises:
+            UsageError: if a layer was not run, has no spatial extent, or ran on images one by one.
+        """
+        for name in set(self.layers or ()) - set(self.features):
+            if name in self._came:
+                came = self._came[name]
+                raise UsageError(f"target_layer {name!r}: wanted an output (B, C, *space) or tokens, got {came}")
+            raise UsageError(f"target_layer {name!r}: the network did not run it for this image")
+        if not self.features:
+            raise UsageError("target_layer: no layer of the network has an output with spatial extent; name one")
+        for name, output in self.features.items():
+            if len(output) != len(self.image):
+                raise UsageError(
+                    f"target_layer {name!r}: the network ran it on {len(output)} images of a batch of "
+                    f"{len(self.image)}; explain the images one by one"
+                )
 
     def _find(self, name: str) -> Any:
         """Hook of every layer, where the last one with spatial extent is looked for."""
@@ -156,7 +180,7 @@ def layout(network: nn.Module, output: Tensor, image: Tensor) -> tuple[int, ...]
         return token_grid(network, output.shape[1], image.shape[2:])
     if output.ndim < 4:
         return None
-    space = output.shape[1:-1] if channels_last(output, image) else output.shape[2:]
+    space = output.shape[1:-1] if _widths_last(network, output, image) else output.shape[2:]
     return tuple(space) if math.prod(space) > 1 else None
 
 
@@ -178,7 +202,13 @@ def spatial(network: nn.Module, output: Tensor, image: Tensor) -> Tensor:
     if output.ndim == 3:
         tokens = output[:, output.shape[1] - math.prod(grid) :]
         return tokens.transpose(1, 2).reshape(len(output), output.shape[2], *grid)
-    return output.movedim(-1, 1) if channels_last(output, image) else output
+    return output.movedim(-1, 1) if _widths_last(network, output, image) else output
+
+
+def _widths_last(network: nn.Module, output: Tensor, image: Tensor) -> bool:
+    """Channels-last by shape, in a network that normalises this many channels where they are last."""
+    widths = {norm.normalized_shape[-1] for norm in network.modules() if isinstance(norm, nn.LayerNorm)}
+    return bool(widths) and output.shape[-1] in widths | {2 * n for n in widths} and channels_last(output, image)
 
 
 def channels_last(output: Tensor, image: Tensor) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from medsal.attribution.bias_terms import rescaled
+from medsal.attribution.operations import refuse_scripts
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
 from medsal.errors import UsageError
@@ -93,10 +94,11 @@ def fullgrad(probe: Probe, *, psi: str = "rescale") -> Tensor:
         Relevance ``(B, 1, *space)``; signed and in units of the score with ``psi="none"``.
 
     Raises:
-        UsageError: if ``psi`` is not known.
+        UsageError: if ``psi`` is not known, or the network is TorchScript.
     """
     if psi not in {"rescale", "none"}:
         raise UsageError(f"psi: wanted rescale or none, got {psi!r}")
+    refuse_scripts(probe.network)
     term = probe.image * probe.image_gradient
     terms = probe.bias_terms
     total = term.flatten(1).sum(1, dtype=torch.float64) + terms.total

@@ -220,12 +220,14 @@ def _relevance(
     probe: Probe, composite: Composite, epsilon: float | None, bias: str, channels: str, tolerance: float
 ) -> Tensor:
     """Carry relevance from the logits to the image, and claim how much of it arrived."""
+    if epsilon is not None and epsilon < 0:
+        raise UsageError(f"epsilon: wanted at least 0, got {epsilon}")
     if bias not in STABILISERS:
         raise UsageError(f"bias: wanted one of {', '.join(STABILISERS)}, got {bias!r}")
     composite = replace(composite, epsilon=STABILISERS[bias] if epsilon is None else epsilon, absorb=bias == "absorb")
     refuse_scripts(probe.network)
     image = probe.image.detach().requires_grad_()
-    mode = Propagation(composite, RULES)
+    mode = Propagation(composite, RULES, len(image))
     with torch.enable_grad(), without_checkpoints(), mode:
         logits = probe.forward(image)
     refuse_opaque(logits)

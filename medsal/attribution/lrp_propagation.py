@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from medsal.attribution.arguments import depending, tensors_in
 from medsal.attribution.operations import LINEAR, SINGLY_LINEAR, Interception, Rule, in_place, operation_name
+from medsal.errors import UsageError
 
 CONVOLUTIONS = frozenset(name for name in SINGLY_LINEAR if name.startswith("conv"))
 SUMS = frozenset(
@@ -69,14 +70,16 @@ class Propagation(Interception):
     Args:
         composite: which rule acts where.
         rules: name of an operation -> its rule; operations of ``ROUTING`` need none.
+        batch: number of images.
 
     Attributes:
         gates: what says how much of something else passes, and takes no relevance in products.
         inside: padded tensor -> makes ones padded with zeros in the same way.
     """
 
-    def __init__(self, composite: Composite, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, composite: Composite, rules: Mapping[str, Rule], batch: int) -> None:
         super().__init__(rules, ROUTING)
+        self.batch = batch
         self.composite = composite
         self.started = False
         self.gates: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
@@ -101,16 +104,22 @@ class Propagation(Interception):
         depend = depending(args, kwargs)
         return bool(depend) and all(tensor in self.gates for tensor in depend)
 
-    def linear_rule(self, name: str) -> str:
+    def linear_rule(self, name: str, rows: int) -> str:
         """Choose the rule of an operation with weights.
 
         Args:
             name: the operation.
+            rows: what it is run on at once.
 
         Returns:
             A name of ``LINEAR_RULES``.
+
+        Raises:
+            UsageError: if the first operation is run on images one by one, where it needs a rule of its own.
         """
         first, self.started = not self.started, True
         if first and self.composite.first:
+            if rows < self.batch:
+                raise UsageError("the network takes the images of a batch one by one; explain them one by one")
             return self.composite.first
         return self.composite.convolution if name in CONVOLUTIONS else self.composite.linear

@@ -82,7 +82,7 @@ def _weighted(mode: Propagation, func: Callable[..., Any], args: tuple[Any, ...]
 
 def _linear(mode: Propagation, name: str, operation: Weighted, x: Tensor) -> Tensor:
     composite, bias = mode.composite, operation.bias
-    rule = LINEAR_RULES[mode.linear_rule(name)]
+    rule = LINEAR_RULES[mode.linear_rule(name, len(x))]
     seen = Weighted(
         operation.apply,
         operation.weight,

@@ -63,19 +63,19 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def in_chunks(count: int, size: int, body: Callable[[slice], None]) -> None:
-    """Call ``body`` over ``range(count)`` slice by slice; after an out-of-memory go on with half the size.
+def in_chunks(count: int, size: int, body: Callable[[slice], None], start: int = 0) -> None:
+    """Call ``body`` over ``range(start, count)`` slice by slice; after an out-of-memory go on with half the size.
 
     Args:
-        count: how many things there are.
+        count: how many things there are, with those before ``start``.
         size: how many to take at once.
         body: works on one slice; it must change nothing that outlives it before its last costly step.
+        start: where to begin.
 
     Raises:
         MedsalError: if even one at a time does not fit.
         Exception: whatever else ``body`` raises.
     """
-    start = 0
     while start < count:
         try:
             body(slice(start, min(start + size, count)))

@@ -44,7 +44,7 @@ class Passes(Batch, ABC):
         self.autocast: torch.dtype | None = None
         self._bytes = 0
         weights = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-        self._dtype = weights if weights in HALF else None
+        self._dtype = None if weights == image.dtype else weights
 
     @property
     @abstractmethod
@@ -66,7 +66,7 @@ class Passes(Batch, ABC):
         else:
             with torch.autocast(image.device.type, self.autocast):
                 logits = first_tensor(self.network(handed))
-        return logits.to(self.image.dtype) if logits.dtype in HALF else logits
+        return logits.to(self.image.dtype)
 
     def logits_at(self, key: Any, count: int, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Logits of ``count`` images made from each image, without a graph, remembered for other targets.

@@ -111,12 +111,16 @@ SUMER2023 = Preset(
             "channels": "sum_abs",
         },
         "GuidedBackprop": {"method": "guided_backprop", "channels": "sum_abs"},
-        "ExcitationBackprop": {"method": "excitation_backprop", "channels": "sum_abs"},
+        "ExcitationBackprop": {"method": "excitation_backprop", "bias": "absorb", "channels": "sum_abs"},
         "DeconvNet": {"method": "deconvnet", "channels": "sum_abs"},
-        "LRP-EpsilonPlus": {"method": "lrp_epsilon_plus", "channels": "sum_abs"},
-        "LRP-EpsilonPlusFlat": {"method": "lrp_epsilon_plus_flat", "channels": "sum_abs"},
-        "LRP-EpsilonAlpha2Beta1": {"method": "lrp_epsilon_alpha2_beta1", "channels": "sum_abs"},
-        "LRP-EpsilonAlpha2Beta1Flat": {"method": "lrp_epsilon_alpha2_beta1_flat", "channels": "sum_abs"},
+        "LRP-EpsilonPlus": {"method": "lrp_epsilon_plus", "bias": "absorb", "channels": "sum_abs"},
+        "LRP-EpsilonPlusFlat": {"method": "lrp_epsilon_plus_flat", "bias": "absorb", "channels": "sum_abs"},
+        "LRP-EpsilonAlpha2Beta1": {"method": "lrp_epsilon_alpha2_beta1", "bias": "absorb", "channels": "sum_abs"},
+        "LRP-EpsilonAlpha2Beta1Flat": {
+            "method": "lrp_epsilon_alpha2_beta1_flat",
+            "bias": "absorb",
+            "channels": "sum_abs",
+        },
         "DeepLIFT": {"method": "deep_lift", "channels": "sum_abs"},
         "GuidedGradCam": {"method": "guided_gradcam", "channels": "sum_abs"},
         "LayerDeepLIFT": {"method": "layer_deep_lift"},
@@ -125,8 +129,9 @@ SUMER2023 = Preset(
     },
     study="Sümer et al. 2023, Proceedings of Machine Learning Research 219:712-736",
     differs="the study takes the magnitude of layer maps and enlarges them by cubic interpolation, Guided Grad-CAM's "
-    "to the nearest; here layer maps are signed and enlarged linearly. The last of zennit's noisy samples has no "
-    "noise. Its target layer is layer4 of a ResNet50: give target_layer",
+    "to the nearest; here layer maps are signed and enlarged linearly. Occlusion sums magnitudes over "
+    "the channels: three times the magnitude of this map. LRP starts from the logit, the study's from 1. The last "
+    "of zennit's noisy samples has no noise. Its target layer is layer4 of a ResNet50: give target_layer",
 )
 """Fifteen methods on photographs of faces. Maps are summed over channels by magnitude."""
 
@@ -137,7 +142,7 @@ SKIN2024 = Preset(
         "HiResCAM": {"method": "hirescam", "relu": True},
         "EigenCAM": {"method": "eigencam", "relu": True},
         "EigenGradCAM": {"method": "eigengradcam", "relu": True},
-        "AblationCAM": {"method": "ablationcam"},
+        "AblationCAM": {"method": "ablationcam", "relative": True},
         "ScoreCAM": {"method": "scorecam"},
         "IntegratedGradients": {"method": "integrated_gradients", "steps": 50, "quadrature": "gauss_legendre"},
         "Saliency": {"method": "saliency", "channels": "sum_abs"},

@@ -100,12 +100,16 @@ class Probe(Passes):
     @property
     def guided_gradient(self) -> Tensor:
         """The same with only positive gradients passing each active ReLU."""
-        return torch.as_tensor(self._read(GUIDED))
+        gradient = torch.as_tensor(self._read(GUIDED))
+        self.claim(activations=self._backwarded()["activations"])
+        return gradient
 
     @property
     def deconvnet_gradient(self) -> Tensor:
         """The same with only positive gradients passing each ReLU, active or not."""
-        return torch.as_tensor(self._read(DECONV))
+        gradient = torch.as_tensor(self._read(DECONV))
+        self.claim(activations=self._backwarded()["activations"])
+        return gradient
 
     @property
     def bias_terms(self) -> BiasTerms:

@@ -65,18 +65,15 @@ class SharedPass:
             self._watch or nullcontext(),
         ):
             self.logits = forward(self.image)
-        self._check(names)
+        self._check()
 
-    def _check(self, names: tuple[str, ...] | None) -> None:
+    def _check(self) -> None:
         if len(self.logits) != len(self.image):
             raise UsageError(f"network: wanted logits of {len(self.image)} images, got {tuple(self.logits.shape)}")
         if not torch.isfinite(self.logits).all():
             raise MedsalError("the network's logits are not finite for this image")
-        missing = set(names or ()) - set(self.reader.features)
-        if missing:
-            raise UsageError(f"target_layer {missing.pop()!r}: the network did not run it for this image")
-        if self.wants_features and not self.reader.features:
-            raise UsageError("target_layer: no layer of the network has an output with spatial extent; name one")
+        if self.wants_features:
+            self.reader.check()
 
     def backward(self, score: Tensor, *, keep: bool) -> dict[str, Any]:
         """Read everything that is needed off the gradients of a score.
@@ -101,7 +98,7 @@ class SharedPass:
         if self.wants_features:
             found[FEATURES] = self.reader.spatial(gradients)
         for i, need in enumerate(more):
-            with rectified(score, need):
+            with rectified(score, need) as found["activations"]:
                 (found[need],) = gradients_of(score, [self.image], retain=keep or i + 1 < len(more))
         return found
 
@@ -156,11 +153,13 @@ def is_relu(node: Any) -> bool:
     name = type(node).__name__.rstrip("0123456789")
     if name in {"ReluBackward", "ThresholdBackward"}:
         return True
+    if name in {"ClampMinBackward", "ClampBackward"}:
+        return getattr(node, "_saved_min", None) == 0
     return name == "HardtanhBackward" and node._saved_min_val == 0
 
 
 OTHER_ACTIVATIONS = frozenset(
-    "silu gelu sigmoid tanh softplus elu leakyrelu prelu hardswish hardsigmoid mish celu softmax".split()
+    "silu gelu sigmoid tanh softplus elu leakyrelu prelukernel hardswish hardsigmoid mish celu softmax maximum".split()
 )
 
 
@@ -185,7 +184,7 @@ def activations(score: Tensor) -> tuple[list[Any], dict[str, int]]:
 
 
 @contextmanager
-def rectified(score: Tensor, need: str) -> Iterator[None]:
+def rectified(score: Tensor, need: str) -> Iterator[dict[str, int]]:
     """Change what ReLUs do to gradients: guided ones pass the positive part, those of a deconvnet do not gate it.
 
     The rule sits on the operation's own node of the graph, so a tensor that a shortcut shares keeps its gradient, and
@@ -196,7 +195,7 @@ def rectified(score: Tensor, need: str) -> Iterator[None]:
         need: ``GUIDED`` or ``DECONV``.
 
     Yields:
-        Nothing; the rule holds for backwards inside the ``with`` block.
+        How often the network uses each activation; the rule holds for backwards inside the ``with`` block.
 
     Raises:
         UsageError: if the network has no ReLU.
@@ -217,7 +216,7 @@ def rectified(score: Tensor, need: str) -> Iterator[None]:
 
     handles = [node.register_hook(guided if need == GUIDED else deconvnet) for node in relus]
     try:
-        yield
+        yield {"relu": len(relus), **others}
     finally:
         for handle in handles:
             handle.remove()

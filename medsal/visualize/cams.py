@@ -94,7 +94,12 @@ class CAMBase:
         return dressed(found.detach(), x)
 
     def __call__(
-        self, x: Tensor, class_idx: Any = None, layer_idx: int = -1, retain_graph: bool = False, **kwargs: Any
+        self,
+        x: Tensor,
+        class_idx: Any = None,
+        layer_idx: int = -1,
+        retain_graph: bool = False,  # noqa: ARG002  in MONAI's signature
+        **kwargs: Any,
     ) -> Any:
         """The map on the grid of the image.
 
@@ -108,7 +113,7 @@ class CAMBase:
         Returns:
             ``(B, 1, *space)`` after ``upsampler`` and ``postprocessing``, with the meta of the image where it has any.
         """
-        found = self.compute_map(x, class_idx, retain_graph, layer_idx, **kwargs).as_subclass(Tensor)
+        found = self.compute_map(x, class_idx, layer_idx=layer_idx, **kwargs).as_subclass(Tensor)
         return dressed(self.postprocessing(self.upsampler(x.shape[2:])(found)), x)
 
 
@@ -127,6 +132,22 @@ class GradCAM(CAMBase):
         >>> GradCAM(network, target_layers="1")(torch.rand(3, 1, 8, 8)).shape
         torch.Size([3, 1, 8, 8])
     """
+
+    def compute_map(  # type: ignore[override]  # MONAI has another order here than in Grad-CAM
+        self, x: Tensor, class_idx: Any = None, layer_idx: int = -1, **kwargs: Any
+    ) -> Any:
+        """The map on the grid of the layer.
+
+        Args:
+            x: ``(B, C, *space)``.
+            class_idx: None (each image's largest output), a number, or one per image.
+            layer_idx: which of the target layers.
+            **kwargs: further arguments of the network.
+
+        Returns:
+            ``(B, 1, *layer_space)``, as ``GradCAM.compute_map``.
+        """
+        return super().compute_map(x, class_idx, layer_idx=layer_idx, **kwargs)
 
     def _map(self, probe: Probe, index: Any) -> Tensor:  # noqa: ARG002  the probe knows it
         return next(iter(gradcam(probe).values()))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from medsal.attribution.classifier import borrowed
-from medsal.attribution.explain import plain_image
 from medsal.attribution.features import layer_names
+from medsal.attribution.images import plain_image
 from medsal.attribution.probe import Probe
 from medsal.attribution.target import Target
 from medsal.errors import UsageError

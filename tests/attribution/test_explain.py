@@ -6,13 +6,15 @@ import json
 
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
+from monai.networks.nets import EfficientNetBN
 from torch import Tensor, nn
 from torch.nn import functional
 
 import medsal
-from medsal.attribution import ALIASES, METHODS
-from medsal.attribution.explain import _spacing, explain
+from medsal.attribution import ALIASES, METHODS, PRESETS, Preset
+from medsal.attribution.explain import explain
+from medsal.attribution.images import spacings_of
 from medsal.attribution.relevance import resize
 from medsal.errors import UsageError
 from tests.networks_for_tests import case, settled
@@ -196,6 +198,13 @@ def test_the_public_door():
     ({"target": "label"}, "got 'label'"),
     ({"target": ["a", "b"]}, "got .'a', 'b'."),
     ({"seed": 1.5}, "seed: wanted a whole number"),
+    ({"memory_budget": "1G"}, "memory_budget: wanted a number of bytes"),
+    ({"memory_budget": -5}, "memory_budget: wanted a number of bytes"),
+    ({"autocast": "bfloat16"}, "autocast: wanted torch.bfloat16"),
+    ({"memory_format": "channels_last"}, "memory_format: wanted a torch.memory_format"),
+    ({"methods": ["smoothgrad"], "options": {"smoothgrad": {"noise": float("nan")}}}, "noise to be finite, got nan"),
+    ({"methods": ["deep_lift"], "options": {"deep_lift": {"baseline": float("inf")}}}, "wanted finite values, got inf"),
+    ({"methods": ["lrp_epsilon"], "options": {"lrp_epsilon": {"epsilon": -1.0}}}, "wanted at least 0, got -1"),
     ({"memory_format": torch.channels_last_3d}, "does not fit images of 2 dimensions"),
 ])  # fmt: skip
 def test_errors_say_what_was_wanted_and_what_came(call, message):
@@ -335,8 +344,98 @@ def test_maps_may_have_names_of_their_own():
     assert torch.equal(found["few"], wanted)
 
 
-def test_the_spacing_is_that_of_the_affine():
+MARKED = torch.tensor([[0, -2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, 3, 9], [0, 0, 0, 1]], dtype=torch.float64)
+
+
+def test_the_spacing_of_a_batch_is_that_of_each_image():
     _, image = case("3D")
-    affine = torch.tensor([[0, -2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, 3, 9], [0, 0, 0, 1]], dtype=torch.float64)
-    assert _spacing(MetaTensor(image, affine=affine), image) == (1.5, 2.0, 3.0)
-    assert _spacing(image, image) == (1.0, 1.0, 1.0)
+    batch = list_data_collate([MetaTensor(one, affine=MARKED) for one in image])
+    assert batch.affine.shape == (2, 4, 4)
+    assert spacings_of(batch, image) == [(1.5, 2.0, 3.0)] * 2
+    assert spacings_of(image, image, (1, 2, 3)) == [(1.0, 2.0, 3.0)] * 2
+    _, picture = case("2D")
+    assert spacings_of(MetaTensor(picture, affine=MARKED), picture) == [(1.5, 2.0)] * 2
+    with pytest.raises(UsageError, match="spacing: wanted 3 lengths in mm"):
+        spacings_of(image, image, (1, 2))
+
+
+def test_images_of_a_batch_keep_their_own_spacing():
+    network, image = case("3D")
+    options = {"occlusion": {"window": 6, "stride": 3, "unit": "mm"}}
+    spacings = [(1.0, 1.0, 1.0), (2.0, 1.0, 3.0)]
+    together = explain(network, image, "occlusion", target=[0, 1], options=options, spacing=spacings)
+    for i, spacing in enumerate(spacings):
+        alone = explain(network, image[i : i + 1], "occlusion", target=i, options=options, spacing=spacing)
+        torch.testing.assert_close(together["occlusion"][i : i + 1], alone["occlusion"])
+    assert together.target == [0, 1]
+
+
+class OneByOne(nn.Module):
+    """Runs the images of a batch one after the other."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.network(one[None]) for one in x])
+
+
+@pytest.mark.parametrize("method", ["gradcam", "ablationcam", "layer_deep_lift", "lrp_epsilon_plus_flat"])
+def test_a_network_that_takes_images_one_by_one_is_told_to(method):
+    network, image = case("2D")
+    looping = OneByOne(network)
+    with pytest.raises(UsageError, match="one by one"):
+        explain(looping, image, method)
+    explain(looping, image[:1], method)
+
+
+def test_a_module_that_is_used_again_is_read_where_it_has_space():
+    network = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1, num_classes=2).eval()
+    image = torch.rand(1, 1, 32, 32)
+    first, second = (explain(network, image, ["hirescam"], target=1) for _ in range(2))
+    assert torch.equal(first["hirescam"], second["hirescam"])
+    assert first.records["hirescam"]["layer"] == second.records["hirescam"]["layer"]
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place", "a part"])
+@pytest.mark.parametrize("method", ["gradcam", "guided_backprop", "deep_lift", "lrp_epsilon_plus", "ablationcam"])
+def test_layers_and_operations_are_seen_in_a_compiled_network(method, how):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 5, 3), nn.ReLU()), nn.Flatten())
+    network.append(nn.Linear(5 * 96, 2))
+    settled(network)
+    _, image = case("2D")
+    wanted = explain(network, image, method, target=1, target_layer="0")[method]
+    if how == "in place":
+        network.compile(backend="eager")
+    elif how == "a part":
+        network[2] = torch.compile(network[2], backend="eager")
+    compiled = torch.compile(network, backend="eager") if how == "wrapped" else network
+    torch.testing.assert_close(explain(compiled, image, method, target=1, target_layer="0")[method], wanted)
+    assert how != "in place" or network._compiled_call_impl is not None
+
+
+def test_a_preset_brings_its_target():
+    network, image = case("slices")
+    preset = Preset({"map": {"method": "saliency", "channels": "sum"}}, "a study", "nothing", 0)
+    assert explain(network, image, preset).target == [0, 0]
+    assert explain(network, image, preset, target=1).target == [1, 1]
+    assert PRESETS["mri_tle"].target == 1
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_layers_of_torchscript_are_refused_and_so_are_its_biases():
+    network, image = case("2D")
+    traced = torch.jit.trace(network.float(), image.float(), check_trace=False)
+    for method in ("gradcam", "fullgrad", "deep_lift"):
+        with pytest.raises(UsageError, match="TorchScript"):
+            explain(traced, image.float(), method)
+
+
+def test_an_image_of_another_precision_than_the_network_is_explained_in_its_own():
+    network, image = case("2D")
+    wanted = explain(network, image, ["saliency", "integrated_gradients"], target=1)
+    found = explain(network, image.float(), ["saliency", "integrated_gradients"], target=1)
+    for name in wanted:
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], wanted[name].float(), rtol=1e-4, atol=1e-5)
