@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from medsal.attribution.features import channels_last
-from medsal.attribution.operations import operation_name
+from medsal.attribution.rules.operations import operation_name
 
 CONVOLUTIONS = frozenset(f"conv{form}{n}d" for form in ("", "_transpose") for n in (1, 2, 3))
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from medsal.attribution.baseline import Baseline, baseline_images
 from medsal.attribution.classifier import gradients_of
-from medsal.attribution.deep_lift_rules import BaselinePass, ImagePass
 from medsal.attribution.features import FeatureReader, spatial
-from medsal.attribution.opaque import refuse_opaque, without_checkpoints
-from medsal.attribution.operations import refuse_scripts
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
+from medsal.attribution.rules.deep_lift import BaselinePass, ImagePass
+from medsal.attribution.rules.opaque import refuse_opaque, without_checkpoints
+from medsal.attribution.rules.operations import refuse_scripts
 from medsal.errors import UsageError
 
 TOLERANCE = 0.01

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from medsal.attribution.operations import refuse_scripts
+from medsal.attribution.rules.operations import refuse_scripts
 from medsal.errors import UsageError
 
 _LAST_SPATIAL: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, int], str]] = WeakKeyDictionary()

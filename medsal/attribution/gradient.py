@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from medsal.attribution.bias_terms import rescaled
-from medsal.attribution.operations import refuse_scripts
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
+from medsal.attribution.rules.operations import refuse_scripts
 from medsal.errors import UsageError
 
 

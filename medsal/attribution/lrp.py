@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation: the score, carried back to the image operation by operation.
 
 Every method runs one forward and one backward in which each operation hands its relevance down by a rule (see
-``lrp_rules``): reused, in-place and functional operations, residual additions and gates are all seen. Options that all
+``rules.lrp``): reused, in-place and functional operations, residual additions and gates are all seen. Options that all
 share:
 
 - ``bias``: ``"none"`` gives no relevance to biases, so that all of it reaches the image; ``"absorb"`` lets each bias
@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from medsal.attribution.classifier import gradients_of
-from medsal.attribution.lrp_propagation import Composite, Propagation
-from medsal.attribution.lrp_rules import RULES
-from medsal.attribution.opaque import refuse_opaque, without_checkpoints
-from medsal.attribution.operations import refuse_scripts
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
+from medsal.attribution.rules.lrp import RULES
+from medsal.attribution.rules.opaque import refuse_opaque, without_checkpoints
+from medsal.attribution.rules.operations import refuse_scripts
+from medsal.attribution.rules.propagation import Composite, Propagation
 from medsal.errors import UsageError
 
 STABILISERS = {"none": 0.01, "absorb": 1e-6}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medsal.attribution.operations import LINEAR, SINGLY_LINEAR, operation_name
+from medsal.attribution.rules.operations import LINEAR, SINGLY_LINEAR, operation_name
 from medsal.attribution.tape import Below, CannotReplayError, Recording, Same, Shape, Tape, mapped, tensors_in
 
 ONCE_LINEAR = SINGLY_LINEAR | frozenset("mul matmul mm bmm baddbmm".split())

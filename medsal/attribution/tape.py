@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from medsal.attribution.operations import in_place, operation_name
+from medsal.attribution.rules.operations import in_place, operation_name
 
 SIZES = frozenset("size numel nelement len".split())
 """Queries whose answer depends on how many images there are."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsal.attribution.deep_lift_norms import log_sum_exp_slopes, logarithmic_mean
 from medsal.attribution.explain import explain
+from medsal.attribution.rules.norms import log_sum_exp_slopes, logarithmic_mean
 from medsal.errors import UsageError
 from tests.networks_for_tests import SHAPES, case, settled
 

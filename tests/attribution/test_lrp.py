@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsal.attribution.explain import explain
-from medsal.attribution.lrp_linear import LINEAR_RULES, Weighted
-from medsal.attribution.lrp_sums import SUM_RULES, share_sum
+from medsal.attribution.rules.linear import LINEAR_RULES, Weighted
+from medsal.attribution.rules.sums import SUM_RULES, share_sum
 from medsal.errors import UsageError
 from tests.networks_for_tests import SHAPES, BiasFree, case, conv, norm, settled
 

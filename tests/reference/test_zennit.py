@@ -140,8 +140,8 @@ def test_zennit_with_its_canonizer_on_torchvisions_resnet():
     from zennit.torchvision import ResNetCanonizer
 
     from medsal.attribution.lrp import _relevance
-    from medsal.attribution.lrp_propagation import Composite as Rules
     from medsal.attribution.probe import Probe
+    from medsal.attribution.rules.propagation import Composite as Rules
     from medsal.attribution.target import Target
 
     network = torchvision.models.resnet18().train()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from medsal.attribution.arguments import depending
+from medsal.attribution.rules.arguments import depending
 from medsal.errors import UsageError
 
 LINEAR = frozenset(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medsal.attribution.arguments import depending, function_of, tensors_in
-from medsal.attribution.composites import COMPOSITES
-from medsal.attribution.deep_lift_norms import softmax_rule, standardise_rule
-from medsal.attribution.operations import Backward, Interception, Kept, Rule, operation_name
+from medsal.attribution.rules.arguments import depending, function_of, tensors_in
+from medsal.attribution.rules.composites import COMPOSITES
+from medsal.attribution.rules.norms import softmax_rule, standardise_rule
+from medsal.attribution.rules.operations import Backward, Interception, Kept, Rule, operation_name
 from medsal.errors import MedsalError, UsageError
 
 PIECEWISE_LINEAR = frozenset(

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medsal.attribution.arguments import depending, function_of, tensors_in
-from medsal.attribution.composites import multi_head_attention
-from medsal.attribution.lrp_linear import LINEAR_RULES, Weighted
-from medsal.attribution.lrp_propagation import SUMS, Propagation
-from medsal.attribution.lrp_sums import quotient, share_sum
-from medsal.attribution.operations import SINGLY_LINEAR, Rule, operation_name
+from medsal.attribution.rules.arguments import depending, function_of, tensors_in
+from medsal.attribution.rules.composites import multi_head_attention
+from medsal.attribution.rules.linear import LINEAR_RULES, Weighted
+from medsal.attribution.rules.operations import SINGLY_LINEAR, Rule, operation_name
+from medsal.attribution.rules.propagation import SUMS, Propagation
+from medsal.attribution.rules.sums import quotient, share_sum
 from medsal.errors import UsageError
 
 PASSING = frozenset(

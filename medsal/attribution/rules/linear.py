@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medsal.attribution.lrp_sums import pull, quotient, sign, vanishing
+from medsal.attribution.rules.sums import pull, quotient, sign, vanishing
 
 
 @dataclass(frozen=True)

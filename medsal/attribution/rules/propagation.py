@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from medsal.attribution.arguments import depending, tensors_in
-from medsal.attribution.operations import LINEAR, SINGLY_LINEAR, Interception, Rule, in_place, operation_name
+from medsal.attribution.rules.arguments import depending, tensors_in
+from medsal.attribution.rules.operations import LINEAR, SINGLY_LINEAR, Interception, Rule, in_place, operation_name
 from medsal.errors import UsageError
 
 CONVOLUTIONS = frozenset(name for name in SINGLY_LINEAR if name.startswith("conv"))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from medsal.attribution.operations import Backward
+from medsal.attribution.rules.operations import Backward
 
 
 def logarithmic_mean(one: Tensor, other: Tensor) -> Tensor:

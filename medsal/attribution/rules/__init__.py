@@ -1,0 +1,1 @@
+"""Rules on operations: how DeepLIFT and LRP hand differences and relevance back, operation by operation."""
