@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -32,15 +32,17 @@ def borrowed(network: nn.Module) -> Iterator[None]:
     Raises:
         UsageError: if a layer would mix the images of a batch.
     """
-    _refuse_mixing(network)
-    modes = [(module, module.training) for module in network.modules()]
-    flags = [(weight, weight.requires_grad) for weight in network.parameters()]
-    held = [(module, name, buffer) for module in network.modules() for name, buffer in module._buffers.items()]
-    buffers = [(buffer, buffer.clone(), buffer._version) for buffer in network.buffers()]
+    named = dict(network.named_modules())  # once: walking a deep network costs as much as some of its layers
+    _refuse_mixing(named)
+    modes = [(module, module.training) for module in named.values()]
+    weights = {id(weight): weight for module in named.values() for weight in module._parameters.values()}
+    flags = [(weight, weight.requires_grad) for weight in weights.values() if weight is not None]
+    held = [(module, name, buffer) for module in named.values() for name, buffer in module._buffers.items()]
+    buffers = [(buffer, buffer.clone(), buffer._version) for _, _, buffer in held if buffer is not None]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  the state that the caller's own code uses
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
-        with torch.random.fork_rng(devices), _uncompiled(network):
+        with torch.random.fork_rng(devices), _uncompiled(list(named.values())):
             network.eval()
             for weight, _ in flags:
                 weight.requires_grad_(False)
@@ -61,10 +63,10 @@ def borrowed(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _uncompiled(network: nn.Module) -> Iterator[None]:
+def _uncompiled(modules: list[nn.Module]) -> Iterator[None]:
     """Run what was compiled as it was written: inside a compiled part neither layers nor operations can be seen."""
-    calls = [(module, module._compiled_call_impl) for module in network.modules() if module._compiled_call_impl]
-    parts = any(hasattr(module, "_orig_mod") for module in network.modules())
+    calls = [(module, module._compiled_call_impl) for module in modules if module._compiled_call_impl]
+    parts = any("_orig_mod" in module._modules for module in modules)
     try:
         for module, _ in calls:
             module._compiled_call_impl = None
@@ -75,8 +77,8 @@ def _uncompiled(network: nn.Module) -> Iterator[None]:
             module._compiled_call_impl = implementation
 
 
-def _refuse_mixing(network: nn.Module) -> None:
-    for name, module in network.named_modules():
+def _refuse_mixing(modules: Mapping[str, nn.Module]) -> None:
+    for name, module in modules.items():
         if isinstance(module, _BatchNorm) and module.running_mean is None and not isinstance(module, _InstanceNorm):
             raise UsageError(
                 f"network: {name or 'it'} normalises by the batch that it sees (no running statistics), so that a map "

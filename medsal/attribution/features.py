@@ -59,8 +59,10 @@ class FeatureReader:
         Yields:
             Itself.
         """
-        if self.layers != ():
-            refuse_scripts(self.network)
+        if self.layers == ():
+            yield self
+            return
+        refuse_scripts(self.network)
         modules = dict(self.network.named_modules())
         names = [name for name in modules if name] if self.layers is None else self.layers
         hook = self._find if self.layers is None else self._read
@@ -207,8 +209,10 @@ def spatial(network: nn.Module, output: Tensor, image: Tensor) -> Tensor:
 
 def _widths_last(network: nn.Module, output: Tensor, image: Tensor) -> bool:
     """Channels-last by shape, in a network that normalises this many channels where they are last."""
+    if not channels_last(output, image):
+        return False
     widths = {norm.normalized_shape[-1] for norm in network.modules() if isinstance(norm, nn.LayerNorm)}
-    return bool(widths) and output.shape[-1] in widths | {2 * n for n in widths} and channels_last(output, image)
+    return output.shape[-1] in widths | {2 * n for n in widths}
 
 
 def channels_last(output: Tensor, image: Tensor) -> bool:
