@@ -161,7 +161,7 @@ def table(name: str, runs: int, methods: list[str], calls: dict[str, list[str]])
             try:
                 figures[key].append(measure(job))
             except Exception as error:  # noqa: BLE001  a peer that fails is a row of the table
-                failed[key] = f"{type(error).__name__}: {str(error).splitlines()[0][:70]}"
+                failed[key] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:70]}"
     print(f"\n### {name}, {'x'.join(map(str, image.shape[2:]))}\n")
     print("| method | who | CPU s | x f+b | peak MiB | medsal / this |\n|---|---|---|---|---|---|")
     middle = {key: statistics.median(s for s, _ in found[1:] or found) for key, found in figures.items() if found}

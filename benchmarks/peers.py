@@ -31,7 +31,7 @@ def jobs(method: str, network: nn.Module, image: Tensor, target: int, layer: str
     have = installed()
     makers = {"captum": captum, "grad-cam": grad_cam, "torchcam": torchcam, "zennit": zennit}
     for name, maker in {**{n: m for n, m in makers.items() if n in have}, "monai": monai}.items():
-        for variant, job in maker(method, copy.deepcopy(network), image, target, layer, options):
+        for variant, job in maker(method, copy.deepcopy(network), image.clone(), target, layer, options):
             found[f"{name}{variant}"] = job
     return found
 

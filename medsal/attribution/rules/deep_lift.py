@@ -243,11 +243,14 @@ def _rescale(function: Callable[[Tensor], Tensor], start: Tensor, *, smooth: boo
         # where the slope half-way is right up to the difference cubed.
         tolerance = torch.finfo(z.dtype).eps ** (1 / 3) * z.abs().clamp_min(1) if smooth else 0.0
         near = difference.abs() <= tolerance
-        quotient = (function(z) - function(start)) / difference.masked_fill(near, 1)
+        quotient = (function(z) - function(start)).div_(difference)
+        if not near.any():
+            return [quotient.mul_(gradient)]
+        # Smooth functions are of each element alone; among the others some have a parameter for each channel.
         with torch.enable_grad():
-            middle = ((z + start) / 2).requires_grad_()
+            middle = ((z[near] + start[near]) / 2 if smooth else z.clone()).requires_grad_()
             (slope,) = torch.autograd.grad(function(middle).sum(), middle)
-        return [gradient * torch.where(near, slope, quotient)]
+        return [quotient.masked_scatter_(near, slope if smooth else slope[near]).mul_(gradient)]
 
     return backward
 
