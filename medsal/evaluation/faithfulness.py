@@ -173,7 +173,7 @@ def infidelity(  # noqa: PLR0913  each is a choice that changes the number
         told = told * size.double().view(-1, 1)
         if scaled:
             told = told * (told * change).sum(1, keepdim=True) / told.square().sum(1, keepdim=True).clamp_min(1e-300)
-        return (told - change).square().mean(1)
+        return torch.where(finite(maps), (told - change).square().mean(1), math.nan)
 
 
 def sensitivity_max(

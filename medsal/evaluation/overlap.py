@@ -63,7 +63,7 @@ def dice(relevance: Tensor, mask: Tensor, *, threshold: Threshold = "area", igno
 def best_iou(relevance: Tensor, mask: Tensor, *, ignore: Tensor | None = None) -> Tensor:
     """The highest intersection over union that any threshold gives; a ceiling, since it looks at the truth.
 
-    Choe et al. 2020, arXiv:2001.07437, of each image. A constant map scores the share p of true voxels; no map scores less.
+    Choe et al. 2020, arXiv:2001.07437, of each image. The least is the share p of true voxels, that of a constant map.
 
     Args:
         relevance: ``(B, 1, *space)``; higher means more relevant.

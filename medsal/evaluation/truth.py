@@ -90,7 +90,8 @@ def images(relevance: Tensor, *others: Tensor | None) -> Iterator[tuple[Tensor, 
                 f"wanted a mask on the grid of the map {tuple(relevance.shape)}, got {tuple(other.shape)}; resample it"
             )
     for row in zip(*given, strict=True):
-        yield tuple(plain(one)[0] for one in row)
+        values, *rest = (plain(one)[0] for one in row)
+        yield (values.float() if values.dtype == torch.bool else values, *rest)
 
 
 def no_answer(relevance: Tensor, mask: Tensor, ignore: Tensor | None = None) -> list[str]:
