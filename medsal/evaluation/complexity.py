@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from medsal.evaluation.ranking import CHUNK, ascending
 from medsal.evaluation.truth import images
 
 
@@ -24,11 +25,15 @@ def sparseness(relevance: Tensor) -> Tensor:
         ``(B,)`` in float64, from 0 to below 1; NaN where a map is zero everywhere or not finite.
     """
 
-    def gini(sizes: Tensor) -> Tensor:
-        rank = torch.arange(1 - len(sizes), len(sizes), 2, dtype=torch.float64, device=sizes.device)
-        return rank @ sizes.sort().values / len(sizes)
+    def gini(sizes: Tensor, total: Tensor) -> Tensor:
+        count, found = len(sizes), torch.zeros_like(total)
+        for i, part in enumerate(torch.split(ascending(sizes), CHUNK)):
+            first = 1 - count + 2 * i * CHUNK
+            rank = torch.arange(first, first + 2 * len(part), 2, dtype=torch.float64, device=part.device)
+            found += rank @ (part.double() / total)
+        return found / count
 
-    return _of_shares(relevance, gini)
+    return _of_sizes(relevance, gini)
 
 
 def entropy(relevance: Tensor) -> Tensor:
@@ -42,14 +47,20 @@ def entropy(relevance: Tensor) -> Tensor:
     Returns:
         ``(B,)`` in float64, in nats, from 0; NaN where a map is zero everywhere or not finite.
     """
-    return _of_shares(relevance, lambda sizes: torch.special.entr(sizes).sum())
+
+    def surprise(sizes: Tensor, total: Tensor) -> Tensor:
+        parts = torch.split(sizes, CHUNK)
+        return torch.stack([torch.special.entr(part.double() / total).sum() for part in parts]).sum()
+
+    return _of_sizes(relevance, surprise)
 
 
-def _of_shares(relevance: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+def _of_sizes(relevance: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Score the magnitudes of each map, given their sum; chunk by chunk, so that no double copy is held."""
     found = []
     for (values,) in images(relevance):
-        sizes = values.flatten().abs().double()
-        total = sizes.sum()
+        sizes = values.flatten().abs()
+        total = sizes.sum(dtype=torch.float64)
         answers = bool(total > 0) and bool(total.isfinite())
-        found.append(score(sizes / total) if answers else torch.full_like(total, math.nan))
+        found.append(score(sizes, total) if answers else torch.full_like(total, math.nan))
     return torch.stack(found)

@@ -143,13 +143,12 @@ def pointing_game(
     if ties not in TIES:
         raise UsageError(f"ties: wanted {', '.join(TIES)}, got {ties!r}")
     reasons = no_answer(relevance, mask, ignore)
-    used = torch.ones_like(mask, dtype=torch.bool) if ignore is None else ~ignore.bool()
-    wide = within(mask.bool() & used, tolerance_mm, spacing)
+    wide = within(mask.bool() if ignore is None else mask.bool() & ~ignore.bool(), tolerance_mm, spacing)
     found = torch.full((len(reasons),), math.nan, dtype=torch.float64, device=relevance.device)
-    for i, (values, hit, counted) in enumerate(images(relevance, wide, used)):
+    for i, (values, hit, *left_out) in enumerate(images(relevance, wide, ignore)):
         if not reasons[i]:
-            peaks = counted & (values == values[counted].max())
-            found[i] = TIES[ties](hit[peaks].double())
+            seen = values.masked_fill(left_out[0].bool(), -math.inf) if left_out else values
+            found[i] = TIES[ties](hit[seen == seen.max()].double())
     return found
 
 
@@ -236,8 +235,10 @@ def relevance_mass(relevance: Tensor, mask: Tensor, *, side: str = "positive", i
     """
 
     def score(values: Tensor, truth: Tensor) -> Tensor:
-        read = side_of(values, side).double()
-        return read[truth].sum() / read.sum()  # 0 / 0 is NaN: no relevance on that side
+        read = side_of(values, side)
+        return read[truth].sum(dtype=torch.float64) / read.sum(
+            dtype=torch.float64
+        )  # 0 / 0 is NaN: no relevance on that side
 
     return score_each(score, relevance, mask, ignore)
 

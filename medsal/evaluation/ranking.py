@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 2**20
-"""Voxels that are counted at once."""
+CHUNK = 2**22
+"""Voxels that are sorted at once."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Levels:
 
 
 def levels(values: Tensor, truth: Tensor, *, ties: bool = True) -> Levels:
-    """Count true and false voxels: true ones are sorted, false ones are only looked up among them, chunk by chunk.
+    """Count true and false voxels: the values of true ones are looked up among the false ones, sorted chunk by chunk.
 
     Args:
         values: ``(N,)``, finite.
@@ -43,15 +44,28 @@ def levels(values: Tensor, truth: Tensor, *, ties: bool = True) -> Levels:
     Returns:
         The counts, in float64.
     """
-    value, hits = torch.unique_consecutive(values[truth].sort().values, return_counts=True)
+    value, hits = torch.unique_consecutive(ascending(values[truth]), return_counts=True)
     above, tied = torch.zeros_like(hits), torch.zeros_like(hits)
     for part, known in zip(torch.split(values, CHUNK), torch.split(truth, CHUNK), strict=True):
-        false = part[~known & (part >= value[0])]
-        at = torch.searchsorted(value, false, right=True, out_int32=True) - 1
-        above += at.bincount(minlength=len(value))
+        false = ascending(part[~known & (part >= value[0])])
+        below = torch.searchsorted(false, value)
+        above += len(false) - below
         if ties:
-            tied += at[value[at] == false].bincount(minlength=len(value))
+            tied += torch.searchsorted(false, value, right=True) - below
     true_above = hits.flip(0).cumsum(0).flip(0).double()
-    false_above = above.flip(0).cumsum(0).flip(0).double()
     true = int(hits.sum())
-    return Levels(hits.double(), true_above, false_above, tied.double(), true, len(values) - true)
+    return Levels(hits.double(), true_above, above.double(), tied.double(), true, len(values) - true)
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Sort values; without their places, and on a CPU by NumPy, which is several times as fast.
+
+    Args:
+        values: ``(N,)``.
+
+    Returns:
+        The same values from low to high.
+    """
+    if values.device.type != "cpu":
+        return values.sort().values
+    return torch.from_numpy(np.sort(values.numpy()))

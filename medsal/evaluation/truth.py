@@ -113,16 +113,14 @@ def _reason(values: Tensor, mask: Tensor, ignore: Tensor | None = None) -> str:
     if mask.is_floating_point() and not mask.isfinite().all():
         return "truth not finite"
     truth = mask.bool()
-    if ignore is not None:
-        counted = ~ignore.bool()
-        values, truth = values[counted], truth[counted]
-    if not values.isfinite().all():
+    left_out = torch.zeros((), dtype=torch.bool, device=truth.device) if ignore is None else ignore.bool()
+    if not (values.isfinite() | left_out).all():
         return "map not finite"
-    if not truth.numel():
+    if left_out.all():
         return "everything ignored"
-    if not truth.any():
+    if not (truth & ~left_out).any():
         return "truth empty"
-    return "truth everywhere" if truth.all() else ""
+    return "truth everywhere" if (truth | left_out).all() else ""
 
 
 def score_each(
