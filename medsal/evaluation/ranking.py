@@ -46,7 +46,8 @@ def levels(values: Tensor, truth: Tensor, *, ties: bool = True) -> Levels:
     """
     value, hits = torch.unique_consecutive(ascending(values[truth]), return_counts=True)
     above, tied = torch.zeros_like(hits), torch.zeros_like(hits)
-    for part, known in zip(torch.split(values, CHUNK), torch.split(truth, CHUNK), strict=True):
+    size = max(CHUNK, 4 * len(value))  # many look-ups cost more than one large sort
+    for part, known in zip(torch.split(values, size), torch.split(truth, size), strict=True):
         false = ascending(part[~known & (part >= value[0])])
         below = torch.searchsorted(false, value)
         above += len(false) - below
