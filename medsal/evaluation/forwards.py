@@ -137,7 +137,7 @@ def finite(relevance: Tensor) -> Tensor:
     return relevance.flatten(1).isfinite().all(1)
 
 
-def shifted_control(  # the options after these are the metric's own
+def shifted_control(
     metric: Callable[..., Tensor],
     network: nn.Module,
     image: Tensor,

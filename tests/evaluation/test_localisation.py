@@ -82,6 +82,16 @@ def test_the_truth_itself_is_the_best_map(row):
     assert row.function(mask.float(), mask).tolist() == [1, 1, 1]
 
 
+def test_a_binarised_map_is_rewarded_by_the_trapezoid_and_not_by_average_precision():
+    mask, box = torch.zeros(2, 1, 1, 40, 50, dtype=torch.bool)
+    mask[..., :40] = box[..., ::10] = True  # a tenth of the image, and a tenth of the truth
+    p, a = 0.8, 0.1
+    assert prevalence(mask).item() == p
+    assert average_precision(box.float(), mask).item() == pytest.approx(p, abs=1e-15)
+    wanted = a * (1 + p) / 2 + (1 - a) * p
+    assert auprc_trapezoid(box.float(), mask).item() == pytest.approx(wanted, abs=1e-15)
+
+
 def test_the_complement_of_the_truth_is_the_worst_map():
     mask = torch.rand(3, 1, 6, 7) < 0.3
     complement = (~mask).float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from importlib import import_module
 
 import pytest
@@ -71,10 +72,24 @@ def test_every_public_metric_function_has_a_row_and_every_row_is_whole():
         assert row.better in {"higher", "lower"}
         assert row.range[0] < row.range[1]
         assert row.signed in {"positive part", "magnitude", "as is"}
-        assert row.family in {"localisation", "layers", "regions", "complexity", "confidence", "faithfulness"}
+        assert row.family in {
+            "localisation",
+            "layers",
+            "regions",
+            "complexity",
+            "confidence",
+            "faithfulness",
+            "similarity",
+        }
         assert (row.cost > 0) == ("network" in row.takes)
         assert row.chance
         assert "chance" in (row.function.__doc__ or "").lower() or "constant map" in row.function.__doc__ or row.cost
+
+
+def test_the_table_of_the_documentation_is_the_table(repository):
+    text = (repository / "docs" / "metrics.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\| *(\w*) *\|[^|]*\| ([\w ]+) \|$", text, re.MULTILINE)
+    assert told == [(n, row.better * (row.family != "regions"), row.signed) for n, row in METRICS.items()]
 
 
 @every_row
