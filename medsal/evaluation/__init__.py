@@ -42,7 +42,8 @@ class Metric:
 
     Attributes:
         function: gives ``(B,)`` in float64, NaN where there is no answer; ``region_scores`` gives ``(B, R)``.
-        family: ``localisation``, ``layers``, ``regions``, ``complexity``, ``confidence`` or ``faithfulness``.
+        family: ``localisation``, ``layers``, ``regions``, ``similarity``, ``complexity``, ``confidence`` or
+            ``faithfulness``.
         paper: where it was published.
         range: lowest and highest value.
         better: which end is better, ``higher`` or ``lower``.

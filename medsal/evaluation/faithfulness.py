@@ -42,7 +42,7 @@ def insertion(
         relevance: ``(B, 1, *space)``; higher appears first.
         target: which score, see ``medsal.explain``; None is each image's own predicted class.
         score: ``probability``, ``sigmoid`` or ``logit``, see ``medsal.evaluation.forwards.Forwards``.
-        steps: how many; the cost is one forward more.
+        steps: how many; the cost is two forwards more.
         fill: what is seen of a voxel before it appears, see ``medsal.attribution.baseline.baseline_images``; the paper
             blurs the image for insertion.
 

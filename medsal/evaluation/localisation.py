@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medsal.errors import UsageError
 from medsal.evaluation.ranking import levels
-from medsal.evaluation.truth import images, no_answer, prevalence, score_each, side_of
+from medsal.evaluation.truth import bare, images, no_answer, prevalence, score_each, side_of
 
 __all__ = [
     "auprc_trapezoid",
@@ -188,7 +188,7 @@ def within(mask: Tensor, tolerance_mm: float, spacing: float | Sequence[float] =
     Raises:
         UsageError: if the distance is below 0 or the spacing does not fit the axes.
     """
-    truth = mask.detach().as_subclass(Tensor).bool()
+    truth = bare(mask).bool()
     steps = [float(spacing)] * (truth.ndim - 2) if isinstance(spacing, int | float) else [float(s) for s in spacing]
     if len(steps) != truth.ndim - 2 or min(steps) <= 0 or tolerance_mm < 0:
         raise UsageError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medsal.errors import UsageError
-from medsal.evaluation.truth import images, one_box, plain, side_of
+from medsal.evaluation.truth import bare, images, one_box, plain, side_of
 
 REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": lambda inside, _: inside.mean(),
@@ -93,7 +93,7 @@ def region_sizes(labels: Tensor, regions: Sequence[int]) -> Tensor:
     Returns:
         ``(B, R)`` in float64.
     """
-    flat = plain(labels).flatten(1)
+    flat = bare(labels).flatten(1)
     return torch.stack([(flat == code).double().mean(1) for code in regions], 1)
 
 

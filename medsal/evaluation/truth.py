@@ -46,26 +46,38 @@ def prevalence(mask: Tensor, ignore: Tensor | None = None) -> Tensor:
     Returns:
         ``(B,)`` in float64.
     """
-    truth = plain(mask).bool().flatten(1)
+    truth = bare(mask).bool().flatten(1)
     if ignore is None:
-        return truth.double().mean(1)
-    counted = ~plain(ignore).bool().flatten(1)
+        return truth.sum(1).double() / truth.shape[1]
+    counted = ~bare(ignore).bool().flatten(1)
     return (truth & counted).sum(1).double() / counted.sum(1)
 
 
-def plain(tensor: Tensor) -> Tensor:
-    """Strip a tensor of its graph and of what MONAI adds; half precision and whole numbers become real numbers.
+def bare(tensor: Tensor) -> Tensor:
+    """Strip a tensor of its graph and of what MONAI adds.
 
     Args:
         tensor: any tensor.
 
     Returns:
-        A plain tensor with the same values; single precision or double, or boolean.
+        A plain tensor that shares its memory.
     """
-    bare = tensor.detach().as_subclass(Tensor)
-    if bare.dtype in {torch.float16, torch.bfloat16}:
-        return bare.float()
-    return bare if bare.is_floating_point() or bare.dtype == torch.bool else bare.double()
+    return tensor.detach().as_subclass(Tensor)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Strip a map likewise; half precision, whole numbers and booleans become real numbers, with the same values.
+
+    Args:
+        tensor: any tensor.
+
+    Returns:
+        A plain tensor in single precision or double.
+    """
+    stripped = bare(tensor)
+    if stripped.dtype in {torch.float16, torch.bfloat16, torch.bool}:
+        return stripped.float()
+    return stripped if stripped.is_floating_point() else stripped.double()
 
 
 def images(relevance: Tensor, *others: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
@@ -81,7 +93,7 @@ def images(relevance: Tensor, *others: Tensor | None) -> Iterator[tuple[Tensor, 
     Raises:
         UsageError: if the shapes differ or there is not one channel.
     """
-    given = [relevance, *(other for other in others if other is not None)]
+    given = [bare(one) for one in (relevance, *others) if one is not None]
     if relevance.ndim < 3 or relevance.shape[1] != 1:
         raise UsageError(f"wanted maps of shape (B, 1, *space), got {tuple(relevance.shape)}")
     for other in given[1:]:
@@ -90,8 +102,8 @@ def images(relevance: Tensor, *others: Tensor | None) -> Iterator[tuple[Tensor, 
                 f"wanted a mask on the grid of the map {tuple(relevance.shape)}, got {tuple(other.shape)}; resample it"
             )
     for row in zip(*given, strict=True):
-        values, *rest = (plain(one)[0] for one in row)
-        yield (values.float() if values.dtype == torch.bool else values, *rest)
+        values, *rest = (one[0] for one in row)
+        yield plain(values), *rest
 
 
 def no_answer(relevance: Tensor, mask: Tensor, ignore: Tensor | None = None) -> list[str]:
@@ -105,13 +117,19 @@ def no_answer(relevance: Tensor, mask: Tensor, ignore: Tensor | None = None) -> 
     Returns:
         For each image ``""``, or the reason: ``map not finite``, ``truth not finite``, ``everything ignored``,
         ``truth empty``, ``truth everywhere``.
+
+    Raises:
+        UsageError: if a mask has values between 0 and 1, as interpolation makes them.
     """
     return [_reason(*row) for row in images(relevance, mask, ignore)]
 
 
 def _reason(values: Tensor, mask: Tensor, ignore: Tensor | None = None) -> str:
-    if mask.is_floating_point() and not mask.isfinite().all():
-        return "truth not finite"
+    if mask.is_floating_point():
+        if not mask.isfinite().all():
+            return "truth not finite"
+        if ((mask > 0) & (mask < 1)).any():
+            raise UsageError("mask: wanted 0 and 1, got values between them; resample masks by nearest neighbour")
     truth = mask.bool()
     left_out = torch.zeros((), dtype=torch.bool, device=truth.device) if ignore is None else ignore.bool()
     if not (values.isfinite() | left_out).all():
@@ -209,8 +227,8 @@ def bounding_box(mask: Tensor) -> Tensor:
     Returns:
         Boolean, of the same shape; empty where the mask is.
     """
-    drawn = torch.zeros_like(plain(mask), dtype=torch.bool)
-    for box, truth in zip(drawn, plain(mask).bool(), strict=True):
+    drawn = torch.zeros_like(bare(mask), dtype=torch.bool)
+    for box, truth in zip(drawn, bare(mask).bool(), strict=True):
         at = truth[0].nonzero()
         if len(at):
             box[0][tuple(slice(int(a), int(b) + 1) for a, b in zip(at.amin(0), at.amax(0), strict=True))] = True
@@ -238,7 +256,7 @@ def box_ceiling(boxes: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is None:
         fill = torch.full_like(p, math.pi / (4 if boxes.ndim == 4 else 6))
     else:
-        if (plain(mask).bool() & ~plain(boxes).bool()).any():
+        if (bare(mask).bool() & ~bare(boxes).bool()).any():
             raise UsageError("box_ceiling: wanted an outline inside its boxes, got voxels outside of them")
         fill = prevalence(mask) / p
     return torch.where(p > 0, fill + (1 - fill) * p, math.nan)

@@ -233,6 +233,20 @@ def test_a_truth_that_is_not_finite_has_no_answer():
 
 
 @every_row
+def test_a_mask_that_was_interpolated_is_refused(row):
+    with pytest.raises(UsageError, match="mask: wanted 0 and 1, got values between them; resample masks by nearest"):
+        row.function(torch.rand(1, 1, 2, 2), torch.tensor([[[[0, 0.3], [1, 1]]]]))
+
+
+@every_row
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.float64])
+def test_masks_of_any_type_are_read_as_yes_and_no(row, dtype):
+    relevance, mask = torch.rand(2, 1, 5, 6), torch.rand(2, 1, 5, 6) < 0.3
+    found = row.function(relevance, mask.to(dtype) * 255, ignore=torch.zeros(2, 1, 5, 6, dtype=torch.uint8))
+    torch.testing.assert_close(found, row.function(relevance, mask), rtol=0, atol=0)
+
+
+@every_row
 def test_a_mask_on_another_grid_is_refused(row):
     with pytest.raises(UsageError, match=r"grid of the map \(1, 1, 3, 3\), got \(1, 1, 3, 4\)"):
         row.function(torch.rand(1, 1, 3, 3), torch.ones(1, 1, 3, 4, dtype=torch.bool))

@@ -139,6 +139,14 @@ def test_a_volume_of_one_slice_equals_the_picture(row):
     torch.testing.assert_close(scored(row, deep), flat, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("row", [r for r in METRICS.values() if "network" in r.takes], ids=lambda row: row.name)
+def test_the_cost_is_the_number_of_passes(row):
+    what, seen = given(row, "2D", batch=1), []
+    what["network"].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    row.function(*what.values())
+    assert row.cost == sum(seen) * (2 if row.name == "sensitivity_max" else 1)  # its maps have a backward each
+
+
 @rows_with(INCREASING)
 @every_space
 def test_a_strictly_increasing_transform_changes_nothing(row, kind):
