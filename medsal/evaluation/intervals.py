@@ -128,9 +128,17 @@ def power(n: int, dz: float, *, alpha: float = 0.05) -> float:
     Returns:
         From ``alpha`` to 1: statsmodels' ``TTestPower``; NaN for fewer than two patients.
     """
+    from scipy import stats
     from statsmodels.stats.power import TTestPower
 
-    return float(TTestPower().power(dz, n, alpha)) if n >= 2 else NAN
+    if n < 2:
+        return NAN
+    found = float(TTestPower().power(dz, n, alpha))
+    if not np.isnan(found):
+        return found
+    # SciPy gives up on large noncentralities; there the mean's own scatter is nothing beside it
+    critical = stats.t.isf(alpha / 2, n - 1)
+    return float(stats.chi2.cdf((n - 1) * n * (dz / critical) ** 2, n - 1))
 
 
 def detectable(n: int, *, chance: float = 0.8, alpha: float = 0.05) -> float:

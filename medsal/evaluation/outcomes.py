@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def by_patient(scores: Sequence[Any] | NDArray[Any], patients: Sequence[Hashable
     owners = range(len(values)) if patients is None else patients
     if len(owners) != len(values):
         raise UsageError(f"wanted one patient for each of {len(values)} scores, got {len(owners)}")
-    known = ~np.isnan(values.reshape(len(values), -1)).any(1) if values.size else np.zeros(len(values), dtype=bool)
+    known: NDArray[np.bool_] = ~np.isnan(values.reshape(len(values), math.prod(values.shape[1:]))).any(axis=1)
     index: dict[Hashable, int] = {}
     rows = np.array([index.setdefault(o, len(index)) for o, k in zip(owners, known, strict=True) if k], dtype=np.int64)
     images = np.bincount(rows, minlength=len(index))
@@ -134,4 +135,4 @@ def answered(
         reason = "all patients have the same value"
     if reason:
         return Outcome(test, n, estimate, left_out=unit.left_out, reason=reason)
-    return Outcome(test, n, estimate, left_out=unit.left_out, **compute())
+    return replace(Outcome(test, n, estimate, left_out=unit.left_out), **compute())

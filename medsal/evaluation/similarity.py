@@ -148,7 +148,7 @@ def _spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
 
 
 def _centred(values: NDArray[np.int32]) -> NDArray[np.float64]:
-    found = values.astype(np.float64)
+    found: NDArray[np.float64] = values.astype(np.float64)
     found -= len(values) + 1
     return found
 
