@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ def by_patient(scores: Sequence[Any] | NDArray[Any], patients: Sequence[Hashable
     owners = range(len(values)) if patients is None else patients
     if len(owners) != len(values):
         raise UsageError(f"wanted one patient for each of {len(values)} scores, got {len(owners)}")
-    known: NDArray[np.bool_] = ~np.isnan(values.reshape(len(values), math.prod(values.shape[1:]))).any(axis=1)
+    known = np.array([not np.isnan(row).any() for row in values], dtype=bool)
     index: dict[Hashable, int] = {}
     rows = np.array([index.setdefault(o, len(index)) for o, k in zip(owners, known, strict=True) if k], dtype=np.int64)
     images = np.bincount(rows, minlength=len(index))
@@ -112,7 +111,7 @@ def pairs_by_patient(
 
 
 def answered(
-    test: str, unit: PatientScores, least: int, estimate: float, compute: Callable[[], dict[str, float]]
+    test: str, unit: PatientScores, least: int, estimate: float, compute: Callable[[], dict[str, Any]]
 ) -> Outcome:
     """Run a test where it can be answered.
 

@@ -185,7 +185,7 @@ def _overlap(first: NDArray[Any], second: NDArray[Any], k: int) -> float:
 def _top(values: NDArray[Any], k: int) -> NDArray[np.float64]:
     threshold = np.partition(values, len(values) - k)[len(values) - k]
     above, tied = values > threshold, values == threshold
-    found = above.astype(np.float64)
+    found: NDArray[np.float64] = above.astype(np.float64)
     found[tied] = (k - np.count_nonzero(above)) / np.count_nonzero(tied)
     return found
 
