@@ -75,7 +75,7 @@ def ellipsoid(boxes: Sequence[Box], shape: Sequence[int]) -> Tensor:
     return found[None, None]
 
 
-def box_ceiling(metric: Metric, mask: Tensor) -> Tensor:
+def box_geometry_ceiling(metric: Metric, mask: Tensor) -> Tensor:
     """Score of a perfect map where the truth is known as boxes only.
 
     Args:

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 NAN = float("nan")
 SAME = 1e-12
 """Scores closer than this are equal: more than the rounding of a transform of 256 x 256 x 256 voxels."""
-POSITIVE, MAGNITUDE = "positive part", "magnitude"
+SIDES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "positive": lambda weights: np.maximum(weights, 0, out=weights),
+    "negative": lambda weights: np.maximum(np.negative(weights, out=weights), 0, out=weights),
+    "absolute": lambda weights: np.abs(weights, out=weights),
+}
+"""Name -> what is read of signed relevance, in place."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def no_answer(reason: str) -> Null:
     return Null(NAN, NAN, NAN, NAN, NAN, 0, exact=False, reason=reason)
 
 
-def mass_at_shifts(relevance: Tensor, mask: Tensor, *, sign: str = POSITIVE) -> Tensor:
+def mass_at_shifts(relevance: Tensor, mask: Tensor, *, side: str = "positive") -> Tensor:
     r"""Share of relevance inside the truth at every shift: :math:`c_s = \sum_x R_x M_{x-s} / \sum_x R_x`.
 
     One correlation by fast Fourier transform; its mean over all shifts is the share of true voxels.
@@ -77,7 +82,7 @@ def mass_at_shifts(relevance: Tensor, mask: Tensor, *, sign: str = POSITIVE) -> 
     Args:
         relevance: ``(B, 1, *space)``.
         mask: boolean truth of the same shape.
-        sign: what counts as relevance, ``"positive part"`` or ``"magnitude"``.
+        side: of signed relevance that is read: ``positive``, ``negative`` or ``absolute``.
 
     Returns:
         ``(B, 1, *space)`` in float64: entry ``s`` is the mass inside the truth rolled by ``s``; NaN for a map without
@@ -85,18 +90,20 @@ def mass_at_shifts(relevance: Tensor, mask: Tensor, *, sign: str = POSITIVE) -> 
     """
     found = torch.empty(relevance.shape, dtype=torch.float64)
     for row, (values, truth) in zip(found, pairs(relevance, mask), strict=True):
-        weights, total = _weights(values, sign)
+        weights, total = _weights(values, side)
         row[0] = torch.from_numpy(sums_at_shifts(spectrum_of(weights), truth)).div_(total) if total > 0 else NAN
     return found
 
 
-def mass_null(relevance: Tensor, mask: Tensor, *, sign: str = POSITIVE, body: Tensor | None = None) -> tuple[Null, ...]:
+def mass_null(
+    relevance: Tensor, mask: Tensor, *, side: str = "positive", body: Tensor | None = None
+) -> tuple[Null, ...]:
     """Exact null of the relevance mass inside the truth, over all shifts or over those that stay inside the body.
 
     Args:
         relevance: ``(B, 1, *space)``.
         mask: boolean truth of the same shape.
-        sign: what counts as relevance, ``"positive part"`` or ``"magnitude"``.
+        side: of signed relevance that is read: ``positive``, ``negative`` or ``absolute``.
         body: boolean, of the same shape: only shifts are counted that wrap nothing around the border and leave at least
             as much of the truth inside the body as there is.
 
@@ -105,16 +112,16 @@ def mass_null(relevance: Tensor, mask: Tensor, *, sign: str = POSITIVE, body: Te
     """
     bodies = [None] * len(mask) if body is None else [truth for _, truth in pairs(relevance, body)]
     return tuple(
-        _mass_null(values, truth, inside, sign)
+        _mass_null(values, truth, inside, side)
         for (values, truth), inside in zip(pairs(relevance, mask), bodies, strict=True)
     )
 
 
-def _mass_null(values: NDArray[Any], truth: NDArray[np.bool_], body: NDArray[np.bool_] | None, sign: str) -> Null:
+def _mass_null(values: NDArray[Any], truth: NDArray[np.bool_], body: NDArray[np.bool_] | None, side: str) -> Null:
     reason = unanswerable(values, truth)
-    weights, total = (values, 0.0) if reason else _weights(values, sign)
+    weights, total = (values, 0.0) if reason else _weights(values, side)
     if reason or not total > 0:
-        return no_answer(reason or f"no relevance ({sign})")
+        return no_answer(reason or "no relevance on the side that is read")
     score = float(weights[truth].sum() / total)
     spectrum = spectrum_of(weights)
     del weights
@@ -206,17 +213,16 @@ def unanswerable(values: NDArray[Any], truth: NDArray[np.bool_]) -> str:
         The reason; empty where nothing is in the way.
     """
     if not truth.any():
-        return "empty mask"
+        return "truth empty"
     if truth.all():
-        return "the mask is the whole image"
-    return "" if np.isfinite(values).all() else "NaN or infinite relevance"
+        return "truth everywhere"
+    return "" if np.isfinite(values).all() else "map not finite"
 
 
-def _weights(values: NDArray[Any], sign: str) -> tuple[NDArray[np.float64], float]:
-    if sign not in {POSITIVE, MAGNITUDE}:
-        raise UsageError(f"sign: wanted {POSITIVE!r} or {MAGNITUDE!r}, got {sign!r}")
-    weights = values.astype(np.float64)
-    np.maximum(weights, 0, out=weights) if sign == POSITIVE else np.abs(weights, out=weights)
+def _weights(values: NDArray[Any], side: str) -> tuple[NDArray[np.float64], float]:
+    if side not in SIDES:
+        raise UsageError(f"side: wanted {', '.join(SIDES)}, got {side!r}")
+    weights = SIDES[side](values.astype(np.float64))
     return weights, float(weights.sum())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medsal.errors import UsageError
 from medsal.evaluation import chance
-from medsal.evaluation.ranking import counts_at_least
+from medsal.evaluation.ties import counts_at_least
 from medsal.evaluation.shifts import draw_shifts
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsal.errors import UsageError
-from medsal.evaluation.intervals import Patients, Scores, bootstrap_difference, cliffs_delta, cohen_dz
+from medsal.evaluation.intervals import Patients, Scores, bootstrap_difference, cliffs_delta, cohen_dz, detectable
 from medsal.evaluation.outcomes import NAN, Outcome, PatientScores, answered, by_patient, pairs_by_patient
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ class Comparison:
         sign_flip: beside it, never in its place.
         normality: p of Shapiro's test of the differences; low says that the other two matter.
         dz: effect size.
+        detectable: the smallest dz that so many patients show with a power of 80 % among so many comparisons.
         cliffs_delta: effect size without regard to pairs.
     """
 
@@ -220,6 +221,7 @@ class Comparison:
     sign_flip: Outcome
     normality: float
     dz: float
+    detectable: float
     cliffs_delta: float
 
 
@@ -241,24 +243,29 @@ def compare(
     primary = [paired_t(table[a], table[b], patients) for a, b in pairs]
     p_corrected = corrected([outcome.p for outcome in primary], correction)
     return tuple(
-        _comparison(a, b, table, patients, (outcome, float(p), seed))
+        _comparison((a, b), table, patients, (outcome, float(p), 0.05 / len(pairs)), seed)
         for (a, b), outcome, p in zip(pairs, primary, p_corrected, strict=True)
     )
 
 
 def _comparison(
-    a: str, b: str, table: Mapping[str, Scores], patients: Patients, found: tuple[Outcome, float, int]
+    names: tuple[str, str],
+    table: Mapping[str, Scores],
+    patients: Patients,
+    found: tuple[Outcome, float, float],
+    seed: int,
 ) -> Comparison:
-    primary, p, seed = found
-    first, second = table[a], table[b]
+    primary, p, alpha = found
+    first, second = (table[name] for name in names)
     unit = pairs_by_patient(first, second, patients)
     return Comparison(
-        a, b, primary, p,
+        *names, primary, p,
         bootstrap_difference(first, second, patients, seed=seed),
         wilcoxon(first, second, patients),
         sign_flip(first, second, patients, seed=seed),
         normality(unit.values[:, 0] - unit.values[:, 1]),
         cohen_dz(first, second, patients),
+        detectable(primary.n, alpha=alpha),
         cliffs_delta(unit.values[:, 0], unit.values[:, 1]),
     )  # fmt: skip
 

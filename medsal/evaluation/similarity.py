@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from medsal.errors import UsageError
-from medsal.evaluation.ranking import ranks
+from medsal.evaluation.ties import ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +118,7 @@ def unit_range(relevance: Tensor, *, quantile: float = 0.995) -> Tensor:
     """
     found = torch.empty(relevance.shape, dtype=torch.float64)
     for row, values in zip(found, relevance.detach().as_subclass(Tensor), strict=True):
-        magnitude = values.double().abs_()
+        magnitude = values.double().abs()
         top = float(np.quantile(magnitude.cpu().numpy(), quantile))
         row.copy_(magnitude.div_(top).clamp_(max=1) if top > 0 else torch.full_like(magnitude, top * 0))
     return found
@@ -143,7 +143,8 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
 def _spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
     if not _rankable(first) or not _rankable(second):
         return NAN
-    one, two = (_centred(ranks(values)) for values in (first, second))
+    ranked = [ranks(first), ranks(second)]
+    one, two = (_centred(values) for values in ranked)
     return float(np.clip(one @ two / np.sqrt((one @ one) * (two @ two)), -1, 1))
 
 

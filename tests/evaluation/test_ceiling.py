@@ -12,7 +12,7 @@ from medsal.evaluation import average_precision, pointing_game, prevalence
 from medsal.evaluation.ceiling import (
     bounding_boxes,
     box_average_precision,
-    box_ceiling,
+    box_geometry_ceiling,
     ellipsoid,
     gap_closed,
     reader_ceiling,
@@ -30,9 +30,9 @@ def test_a_perfect_ellipse_scores_f_plus_1_minus_f_p_against_its_box(shape):
     assert (truth[0, 0] == filled).all()
     share = mask.double().sum() / truth.double().sum()
     wanted = box_average_precision(share, prevalence(truth))
-    torch.testing.assert_close(box_ceiling(average_precision, mask), wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(box_geometry_ceiling(average_precision, mask), wanted, rtol=0, atol=1e-12)
     torch.testing.assert_close(average_precision(mask.double(), truth), wanted, rtol=0, atol=1e-12)
-    assert box_ceiling(pointing_game, mask).item() == 1
+    assert box_geometry_ceiling(pointing_game, mask).item() == 1
 
 
 def test_ellipses_and_ellipsoids_fill_pi_by_4_and_pi_by_6_of_their_box():

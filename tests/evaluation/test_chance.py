@@ -12,7 +12,7 @@ from scipy import stats
 
 from medsal.errors import UsageError
 from medsal.evaluation import average_precision, prevalence
-from medsal.evaluation.chance import MAGNITUDE, mass_at_shifts, mass_null, sampled_null
+from medsal.evaluation.chance import mass_at_shifts, mass_null, sampled_null
 from medsal.evaluation.chance_hits import (
     any_hit_chance,
     average_precision_null,
@@ -20,7 +20,7 @@ from medsal.evaluation.chance_hits import (
     hit_count_p,
     layer_hit_chance,
 )
-from medsal.evaluation.ranking import counts_at_least, ranks
+from medsal.evaluation.ties import counts_at_least, ranks
 from medsal.evaluation.shifts import allowed_shifts, draw_shifts
 
 SHAPES = [(7, 9), (5, 4, 6)]
@@ -43,10 +43,13 @@ def by_brute_force(relevance, mask, part):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("sign", "part"), [("positive part", lambda r: r.clamp(min=0)), (MAGNITUDE, torch.abs)])
-def test_mass_at_every_shift_equals_brute_force_and_averages_to_the_prevalence(shape, sign, part):
+@pytest.mark.parametrize(
+    ("side", "part"),
+    [("positive", lambda r: r.clamp(min=0)), ("negative", lambda r: -r.clamp(max=0)), ("absolute", torch.abs)],
+)
+def test_mass_at_every_shift_equals_brute_force_and_averages_to_the_prevalence(shape, side, part):
     relevance, mask = pair(shape)
-    found = mass_at_shifts(relevance, mask, sign=sign)
+    found = mass_at_shifts(relevance, mask, side=side)
     torch.testing.assert_close(found, by_brute_force(relevance, mask, part), rtol=0, atol=1e-12)
     torch.testing.assert_close(found.flatten(1).mean(1), prevalence(mask), rtol=0, atol=1e-15)
 
@@ -87,11 +90,11 @@ def test_a_constant_map_has_a_null_of_one_value_and_p_1(level):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda r, m: (r, m & False), "empty mask"),
-        (lambda r, m: (r, m | True), "the mask is the whole image"),
-        (lambda r, m: (r.index_fill(2, torch.tensor([1]), float("nan")), m), "NaN or infinite relevance"),
-        (lambda r, m: (r.index_fill(2, torch.tensor([1]), float("inf")), m), "NaN or infinite relevance"),
-        (lambda r, m: (-r.abs(), m), "no relevance (positive part)"),
+        (lambda r, m: (r, m & False), "truth empty"),
+        (lambda r, m: (r, m | True), "truth everywhere"),
+        (lambda r, m: (r.index_fill(2, torch.tensor([1]), float("nan")), m), "map not finite"),
+        (lambda r, m: (r.index_fill(2, torch.tensor([1]), float("inf")), m), "map not finite"),
+        (lambda r, m: (-r.abs(), m), "no relevance on the side that is read"),
     ],
 )
 def test_a_null_without_an_answer_says_why(change, reason):
@@ -240,8 +243,19 @@ def test_what_does_not_fit_is_refused():
     relevance, mask = pair((4, 4))
     with pytest.raises(UsageError, match=r"grid of the map \(2, 1, 4, 4\), got \(2, 1, 4, 3\)"):
         mass_null(relevance, mask[..., :3])
-    with pytest.raises(UsageError, match="'positive part' or 'magnitude', got 'abs'"):
-        mass_null(relevance, mask, sign="abs")
+    with pytest.raises(UsageError, match="side: wanted positive, negative, absolute, got 'abs'"):
+        mass_null(relevance, mask, side="abs")
+
+
+def test_maps_and_truths_are_left_as_they_were():
+    relevance, mask = pair((7, 9))
+    before = relevance.clone(), mask.clone()
+    for null in (mass_null, average_precision_null):
+        null(relevance, mask, body=mask)
+    mass_null(relevance, mask, side="absolute")
+    any_hit_chance(relevance, mask)
+    assert torch.equal(relevance, before[0])
+    assert torch.equal(mask, before[1])
 
 
 MEMORY = """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -199,6 +202,63 @@ def test_raw_ssim_of_unrelated_sparse_maps_is_high_which_is_why_it_is_corrected(
     first, second = maps("sparse", 0.0, 12)
     assert ssim(first, second).mean() > 0.3
     assert abs(ssim_corrected(first, second).mean()) < 0.05
+
+
+def test_the_null_is_taken_off_and_what_it_leaves_is_the_scale():
+    first, second = pair((20, 24))
+    seen = []
+
+    def metric(a, b):
+        seen.append(b)
+        return torch.tensor([0.8, 0.5] if torch.equal(b, second) else [0.5, 0.75], dtype=torch.float64)
+
+    assert null_corrected(metric, first, second, shifts=7).tolist() == pytest.approx([0.6, -1.0])
+    assert len(seen) == 8
+    for rolled in seen[1:]:
+        places = [place for place in np.ndindex(20, 24) if torch.equal(torch.roll(second, place, (2, 3)), rolled)]
+        assert len(places) == 1
+        assert 5 <= places[0][0] <= 15
+        assert 6 <= places[0][1] <= 18
+
+
+@pytest.mark.parametrize("function", [ssim, spearman, top_k_overlap, ssim_corrected, lambda a, b: unit_range(-a)])
+def test_maps_are_left_as_they_were(function):
+    first, second = pair((20, 20))
+    before = first.clone(), second.clone()
+    function(first, second)
+    assert torch.equal(first, before[0])
+    assert torch.equal(second, before[1])
+
+
+MEMORY = """
+import resource, sys, torch
+from scipy import ndimage
+from medsal.evaluation.chance_hits import average_precision_null
+from medsal.evaluation.similarity import spearman, ssim, top_k_overlap, unit_range
+def highest():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def score(n):
+    first, second = torch.rand(2, 1, 1, n, n, n, dtype=torch.float64)
+    mask = first > 0.99
+    before = highest()
+    if sys.argv[1] == "average_precision_null":
+        average_precision_null(first, mask, shifts=3)
+    elif sys.argv[1] == "unit_range":
+        unit_range(first)
+    else:
+        globals()[sys.argv[1]](first, second)
+    return (highest() - before) / (8 * n**3)
+score(32)
+print(score(160))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux gives it")
+@pytest.mark.parametrize("name", ["ssim", "spearman", "top_k_overlap", "unit_range", "average_precision_null"])
+def test_no_more_than_four_copies_of_a_volume_are_held(name):
+    found = subprocess.run([sys.executable, "-c", MEMORY, name], capture_output=True, text=True, check=True)
+    print(name, found.stdout)
+    assert float(found.stdout) <= 4
 
 
 def test_a_null_that_leaves_no_room_or_has_no_answer_gives_none():

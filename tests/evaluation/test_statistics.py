@@ -348,6 +348,7 @@ def test_all_pairs_of_methods_are_compared_and_corrected_together():
     assert row.sign_flip == sign_flip(FIRST, SECOND, PATIENTS)
     assert row.normality == stats.shapiro(DIFFERENCES).pvalue == normality(DIFFERENCES)
     assert row.dz == cohen_dz(FIRST, SECOND, PATIENTS)
+    assert power(15, row.detectable, alpha=0.05 / 3) == pytest.approx(0.8, abs=1e-6)
     by = compare(table, PATIENTS, correction="by")
     np.testing.assert_allclose([r.p_corrected for r in by], corrected([r.primary.p for r in by], "by"))
 
