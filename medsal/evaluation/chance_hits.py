@@ -11,8 +11,8 @@ from torch import Tensor
 
 from medsal.errors import UsageError
 from medsal.evaluation import chance
-from medsal.evaluation.ties import counts_at_least
 from medsal.evaluation.shifts import draw_shifts
+from medsal.evaluation.ties import counts_at_least
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,8 +20,8 @@ from medsal.evaluation.chance_hits import (
     hit_count_p,
     layer_hit_chance,
 )
-from medsal.evaluation.ties import counts_at_least, ranks
 from medsal.evaluation.shifts import allowed_shifts, draw_shifts
+from medsal.evaluation.ties import counts_at_least, ranks
 
 SHAPES = [(7, 9), (5, 4, 6)]
 
