@@ -109,6 +109,12 @@ def mass_null(
 
     Returns:
         One null for each map. Without ``body`` its mean is the share of true voxels; a constant map has p = 1.
+
+    Example:
+        >>> truth = torch.tensor([[[False, True, True, False, False]]])
+        >>> null, = mass_null(torch.tensor([[[0.0, 3.0, 1.0, 0.0, 0.0]]]), truth)
+        >>> null.score, null.mean, null.p
+        (1.0, 0.4, 0.2)
     """
     bodies = [None] * len(mask) if body is None else [truth for _, truth in pairs(relevance, body)]
     return tuple(
