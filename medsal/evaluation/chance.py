@@ -179,20 +179,20 @@ def sampled_null(
             found.append(no_answer(reason))
             continue
         one, ours = relevance[row : row + 1], mask[row : row + 1]
-        places = draw_shifts(truth, shifts, seed, None if body is None else _plain(body[row, 0]).astype(bool))
+        places, every = draw_shifts(truth, shifts, seed, None if body is None else _plain(body[row, 0]).astype(bool))
         dims = tuple(range(2, mask.ndim))
         scores = [float(metric(one, torch.roll(ours, place, dims))[0]) for place in places]
-        found.append(summarise_sample(float(metric(one, ours)[0]), np.array(scores), truth.size))
+        found.append(summarise_sample(float(metric(one, ours)[0]), np.array(scores), exact=every))
     return tuple(found)
 
 
-def summarise_sample(score: float, others: NDArray[np.float64], places: int) -> Null:
+def summarise_sample(score: float, others: NDArray[np.float64], *, exact: bool) -> Null:
     """The null of a score from the scores at other places.
 
     Args:
         score: at the truth's place.
         others: at the places drawn.
-        places: how many there are.
+        exact: whether those are all there are.
 
     Returns:
         The null; a score without an answer, here or at a place drawn, leaves it without one.
@@ -204,7 +204,6 @@ def summarise_sample(score: float, others: NDArray[np.float64], places: int) -> 
     p = (1 + np.count_nonzero(others >= score - SAME)) / (1 + len(others))
     at = int(np.ceil(0.95 * len(others))) - 1
     high = float(np.partition(others, at)[at])
-    exact = len(others) == places - 1
     return Null(score, float(others.mean()), float(others.std()), high, float(p), len(others) + 1, exact=exact)
 
 
@@ -233,7 +232,8 @@ def _weights(values: NDArray[Any], side: str) -> tuple[NDArray[np.float64], floa
 
 
 def _plain(values: Tensor) -> NDArray[Any]:
-    found: NDArray[Any] = values.detach().as_subclass(Tensor).cpu().numpy()
+    bare = values.detach().as_subclass(Tensor).cpu()
+    found: NDArray[Any] = (bare.float() if bare.dtype == torch.bfloat16 else bare).numpy()
     return found
 
 

@@ -44,11 +44,12 @@ def average_precision_null(
             continue
         counts = counts_at_least(values.ravel()).reshape(truth.shape)
         where = np.nonzero(truth)
+        places, every = draw_shifts(truth, shifts, seed, inside)
         scores = [
             _precision(counts[tuple((at + s) % n for at, s, n in zip(where, place, truth.shape, strict=True))])
-            for place in draw_shifts(truth, shifts, seed, inside)
+            for place in places
         ]
-        found.append(chance.summarise_sample(_precision(counts[where]), np.array(scores), truth.size))
+        found.append(chance.summarise_sample(_precision(counts[where]), np.array(scores), exact=every))
     return tuple(found)
 
 

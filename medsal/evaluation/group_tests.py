@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,10 +168,13 @@ def _fitted(
         warnings.simplefilter("ignore", ConvergenceWarning)
         design = np.column_stack([np.ones_like(member), member - 0.5])
         alike = design if crossed else design[:, :1]
-        found = MixedLM(values / values.std(), design, groups=owners, exog_re=alike).fit(reml=True)
+        try:
+            found = MixedLM(values / values.std(), design, groups=owners, exog_re=alike).fit(reml=True)
+        except np.linalg.LinAlgError:
+            return replace(start, reason="the mixed model has no solution")
     estimate, error = found.fe_params[1] * values.std(), found.bse_fe[1] * values.std()
     if not found.converged or not error > 0:
-        return Outcome(start.test, start.n, NAN, left_out=start.left_out, reason="the mixed model did not converge")
+        return replace(start, reason="the mixed model did not converge")
     freedom = start.n - (1 if crossed else 2)
     half = float(stats.t.ppf(0.975, freedom) * error)
     p = float(2 * stats.t.sf(abs(estimate / error), freedom))
@@ -181,7 +184,7 @@ def _fitted(
     )  # fmt: skip
 
 
-PRESETS = {"suemer2023": (0.001, "bonferroni"), "patients": (0.05, "holm")}
+PRESETS = {"suemer2023": (0.001, "bonferroni"), "patients": (0.05, "holm"), "mixed": (0.05, "holm")}
 """Ways to test regions: alpha and correction."""
 
 
@@ -200,7 +203,7 @@ def region_tests(
         groups: of each image, two different values.
         patients: whose each image is.
         preset: ``"patients"``: ``group_difference`` with Holm at 0.05; ``"suemer2023"``: the published tree over images
-            with Bonferroni at 0.001.
+            with Bonferroni at 0.001; ``"mixed"``: ``mixed_difference`` with Holm at 0.05.
         alpha: level after correction, if not the preset's.
 
     Returns:
@@ -215,10 +218,12 @@ def region_tests(
     level = level if alpha is None else alpha
     owners = list(range(len(groups))) if patients is None or preset == "suemer2023" else patients
     sides = [_split(scores, groups, owners) for scores in table.values()]
-    if preset == "suemer2023":
-        outcomes = [suemer_2023(*_images(scores, groups)) for scores in table.values()]
-    else:
-        outcomes = [group_difference(scores, groups, patients) for scores in table.values()]
+    tests: dict[str, Callable[[Scores], Outcome]] = {
+        "suemer2023": lambda scores: suemer_2023(*_images(scores, groups)),
+        "patients": lambda scores: group_difference(scores, groups, owners),
+        "mixed": lambda scores: mixed_difference(scores, groups, owners),
+    }
+    outcomes = [tests[preset](scores) for scores in table.values()]
     p = corrected([outcome.p for outcome in outcomes], correction)
     return tuple(
         RegionTest(

@@ -28,7 +28,7 @@ def bootstrap_mean(
 ) -> Outcome:
     """Mean over patients of their mean scores, with a bootstrap interval over patients: SciPy's ``bootstrap``.
 
-    Efron & Tibshirani 1993. Over images instead, 95 % intervals hold the truth in 39 % of studies with 30 alike slices
+    Efron & Tibshirani 1993. Over images instead, 95 % intervals hold the truth in a third of studies with 30 alike slices
     of each patient.
 
     Args:
@@ -151,12 +151,20 @@ def detectable(n: int, *, chance: float = 0.8, alpha: float = 0.05) -> float:
 
     Returns:
         dz; NaN for fewer than three patients.
+
+    Raises:
+        UsageError: if the power that is wanted is not between alpha and 1.
     """
     from scipy import optimize
 
+    if not alpha < chance < 1:
+        raise UsageError(f"detectable: wanted a power between alpha {alpha:g} and 1, got {chance:g}")
     if n < 3:
         return NAN
-    return float(optimize.brentq(lambda dz: power(n, dz, alpha=alpha) - chance, 1e-6, 20.0))
+    high = 1.0
+    while power(n, high, alpha=alpha) < chance:
+        high *= 2
+    return float(optimize.brentq(lambda dz: power(n, dz, alpha=alpha) - chance, 0.0, high))
 
 
 def patients_needed(dz: float, *, chance: float = 0.8, alpha: float = 0.05) -> int:

@@ -34,7 +34,7 @@ def allowed_shifts(truth: NDArray[np.bool_], body: NDArray[np.bool_]) -> NDArray
 
 def draw_shifts(
     truth: NDArray[np.bool_], count: int, seed: int, body: NDArray[np.bool_] | None = None
-) -> list[tuple[int, ...]]:
+) -> tuple[list[tuple[int, ...]], bool]:
     """Draw other places of the truth without replacement.
 
     Args:
@@ -44,13 +44,14 @@ def draw_shifts(
         body: only places inside it.
 
     Returns:
-        One shift for each place, as many numbers as axes; never the shift 0.
+        One shift for each place, as many numbers as axes, never the shift 0; and whether these are all there are.
     """
     candidates = None if body is None else np.flatnonzero(allowed_shifts(truth, body))[1:]
     available = truth.size - 1 if candidates is None else len(candidates)
     drawn = np.random.default_rng(seed).choice(available, min(count, available), replace=False)
     flat = drawn + 1 if candidates is None else candidates[drawn]
-    return [tuple(int(n) for n in place) for place in zip(*np.unravel_index(flat, truth.shape), strict=True)]
+    places = zip(*np.unravel_index(flat, truth.shape), strict=True)
+    return [tuple(int(n) for n in place) for place in places], count >= available
 
 
 def spectrum_of(values: NDArray[Any]) -> NDArray[np.complex128]:

@@ -114,13 +114,16 @@ def unit_range(relevance: Tensor, *, quantile: float = 0.995) -> Tensor:
         quantile: of the magnitudes, that becomes 1; what is above is cut.
 
     Returns:
-        Of the same shape in float64; zero where the quantile is zero, NaN where the map has NaN.
+        Of the same shape in float64; zero where the quantile is zero, NaN where the map is not finite.
     """
     found = torch.empty(relevance.shape, dtype=torch.float64)
     for row, values in zip(found, relevance.detach().as_subclass(Tensor), strict=True):
         magnitude = values.double().abs()
         top = float(np.quantile(magnitude.cpu().numpy(), quantile))
-        row.copy_(magnitude.div_(top).clamp_(max=1) if top > 0 else torch.full_like(magnitude, top * 0))
+        if not magnitude.isfinite().all():
+            row.fill_(NAN)
+        else:
+            row.copy_(magnitude.div_(top).clamp_(max=1) if top > 0 else magnitude.zero_())
     return found
 
 
@@ -273,5 +276,6 @@ def _rankable(values: NDArray[Any]) -> bool:
 def _pairs(first: Tensor, second: Tensor) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     if first.shape != second.shape:
         raise UsageError(f"wanted two maps on one grid, got {tuple(first.shape)} and {tuple(second.shape)}")
-    plain = (maps.detach().as_subclass(Tensor).cpu().numpy() for maps in (first, second))
+    bare = (maps.detach().as_subclass(Tensor).cpu() for maps in (first, second))
+    plain = ((maps.float() if maps.dtype == torch.bfloat16 else maps).numpy() for maps in bare)
     return [(a[0], b[0]) for a, b in zip(*plain, strict=True)]

@@ -147,8 +147,11 @@ def test_the_restricted_null_counts_only_allowed_shifts():
     assert null.mean == pytest.approx(scores.mean().item(), abs=1e-14)
     assert null.p == (scores >= null.score - 1e-12).double().mean().item()
     assert mass_null(relevance, mask, body=mask)[0].reason == "no other place in the body holds the truth"
-    drawn = draw_shifts(mask[0, 0].numpy(), 30, 0, body[0, 0].numpy())
+    drawn, every = draw_shifts(mask[0, 0].numpy(), 30, 0, body[0, 0].numpy())
     assert len(set(drawn)) == 30
+    assert not every
+    assert average_precision_null(relevance, mask, shifts=41, body=body)[0].exact
+    assert not average_precision_null(relevance, mask, shifts=40, body=body)[0].exact
     assert all(allowed[place] for place in drawn)
     assert (0, 0) not in drawn
 
@@ -237,6 +240,14 @@ def test_hit_counts_follow_the_poisson_binomial_distribution():
         hit_count_p([0.5], [0.1])
     with pytest.raises(UsageError, match="a chance for each of 2 hits, got 1"):
         hit_count_p([1, 0], [0.1])
+
+
+def test_half_precision_is_read_as_it_is():
+    relevance, mask = pair((7, 9))
+    for dtype in (torch.float16, torch.bfloat16):
+        half = relevance.to(dtype)
+        assert mass_null(half, mask) == mass_null(half.double(), mask)
+        assert average_precision_null(half, mask) == average_precision_null(half.double(), mask)
 
 
 def test_what_does_not_fit_is_refused():

@@ -127,6 +127,17 @@ def test_normalising_by_a_quantile_keeps_one_outlier_from_deciding():
     assert by_quantile[0] > 0.8
     assert unit_range(-first).max() == 1
     assert unit_range(torch.zeros(1, 1, 4, 4)).eq(0).all()
+    for bad in (float("nan"), float("-inf")):
+        first[0, 0, 3, 3] = bad
+        assert unit_range(first)[0].isnan().all()
+        assert unit_range(first)[1].isfinite().all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_as_it_is(metric, dtype):
+    first, second = (maps.to(dtype) for maps in pair((20, 20)))
+    torch.testing.assert_close(metric(first, second), metric(first.double(), second.double()), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("levels", [2, 9, 10**6])

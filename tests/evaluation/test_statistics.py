@@ -211,6 +211,11 @@ def test_power_follows_the_noncentral_t_distribution():
     assert power(100, detectable(100)) == pytest.approx(0.8, abs=1e-6)
     assert detectable(100) == pytest.approx(0.28, abs=0.005)
     assert power(100, detectable(100, chance=0.99)) == pytest.approx(0.99, abs=1e-6)
+    for n in (3, 4, 10):
+        # 105 pairs of 15 methods
+        assert power(n, detectable(n, alpha=0.05 / 105), alpha=0.05 / 105) == pytest.approx(0.8, abs=1e-3)
+    with pytest.raises(UsageError, match="between alpha 0.05 and 1, got 0.01"):
+        detectable(10, chance=0.01)
     # beyond what SciPy's distribution can do
     assert power(100, 5.0) == power(40, -9.0) == 1
     drawn = np.random.default_rng(0).normal(30, 1, (40_000, 2))
@@ -271,6 +276,9 @@ def test_regions_are_tested_by_patients_with_holm_beside_the_published_way():
     assert theirs[0].effect == pytest.approx(cohen_d(table["lung"][sick], table["lung"][~sick]), abs=1e-14)
     assert theirs[1].outcome.p < ours[1].outcome.p
     assert region_tests(table, groups, owners, alpha=1e-30)[0].significant is False
+    mixed = region_tests(table, groups, owners, preset="mixed")
+    assert [row.significant for row in mixed] == [True, False, False]
+    assert mixed[0].outcome == mixed_difference(table["lung"], groups, owners)
 
 
 def test_groups_of_patients_equal_scipys_welch_test_of_their_means():
@@ -308,6 +316,8 @@ def test_the_mixed_model_of_balanced_pairs_is_the_paired_t_test():
     wanted = paired_t(first, second, owners)
     assert (found.estimate, found.p) == pytest.approx((wanted.estimate, wanted.p), rel=1e-3)
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-3)
+    holes = [np.nan, *first[1:], *second]
+    assert mixed_difference(holes, ["a"] * 100 + ["b"] * 100, [*owners, *owners]).left_out == 1
     assert mixed_difference([1.0, 2], ["a", "b"], [0, 1]).reason.startswith("wanted three patients or more")
     with pytest.raises(UsageError, match="two groups and a patient"):
         mixed_difference([1.0, 2], ["a", "a"], [0, 1])
@@ -356,5 +366,5 @@ def test_all_pairs_of_methods_are_compared_and_corrected_together():
 def test_unknown_ways_are_refused():
     with pytest.raises(UsageError, match="'BCa' or 'percentile', got 'basic'"):
         bootstrap_mean(FIRST, PATIENTS, method="basic")
-    with pytest.raises(UsageError, match="one of suemer2023, patients, got 'x'"):
+    with pytest.raises(UsageError, match="one of suemer2023, patients, mixed, got 'x'"):
         region_tests({"a": FIRST}, ["a"] * 90, preset="x")
