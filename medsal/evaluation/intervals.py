@@ -28,8 +28,8 @@ def bootstrap_mean(
 ) -> Outcome:
     """Mean over patients of their mean scores, with a bootstrap interval over patients: SciPy's ``bootstrap``.
 
-    Efron & Tibshirani 1993. Over images instead, 95 % intervals hold the truth in a third of studies with 30 alike slices
-    of each patient.
+    Efron & Tibshirani 1993. Over images instead, 95 % intervals hold the truth in a third of studies with 30 alike
+    slices of each patient.
 
     Args:
         scores: one for each image; NaN where there is none.
