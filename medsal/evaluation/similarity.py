@@ -51,7 +51,7 @@ PINNED = _Window(gaussian=True, radius=5, unbiased=False)
 ARUN_2021 = _Window(gaussian=False, radius=3, unbiased=True)
 
 
-def ssim(first: Tensor, second: Tensor, *, data_range: float = 1.0, legacy: str | None = None) -> Tensor:
+def ssim(relevance: Tensor, other: Tensor, *, data_range: float = 1.0, legacy: str | None = None) -> Tensor:
     r"""Structural similarity, Wang et al. 2004, doi:10.1109/TIP.2003.819861, in float64, in 2D and 3D.
 
     :math:`\frac{(2\mu_x\mu_y + C_1)(2\sigma_{xy} + C_2)}{(\mu_x^2 + \mu_y^2 + C_1)(\sigma_x^2 + \sigma_y^2 + C_2)}`,
@@ -60,13 +60,14 @@ def ssim(first: Tensor, second: Tensor, *, data_range: float = 1.0, legacy: str 
     ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False``. Range [-1, 1]; chance depends on the maps.
 
     Args:
-        first: ``(B, 1, *space)``; see ``unit_range``.
-        second: of the same shape.
+        relevance: ``(B, 1, *space)``; see ``unit_range``.
+        other: of the same shape.
         data_range: :math:`L`, from the lowest value that there may be to the highest.
         legacy: ``"arun2021"`` for the published variant: uniform window of 7, range 2, sample covariance.
 
     Returns:
-        ``(B,)`` in float64; NaN for two constant maps of one value, for NaN, and for maps smaller than the window.
+        ``(B,)`` in float64; NaN for two constant maps of one value, for maps that are not finite, and for maps smaller than the
+        window, axes of one voxel aside: a volume of one slice is a picture.
 
     Raises:
         UsageError: if the shapes differ, the maps span more than the range, or the variant is unknown.
@@ -74,13 +75,19 @@ def ssim(first: Tensor, second: Tensor, *, data_range: float = 1.0, legacy: str 
     if legacy not in {None, "arun2021"}:
         raise UsageError(f"legacy: wanted 'arun2021' or None, got {legacy!r}")
     window, span = (ARUN_2021, 2.0) if legacy else (PINNED, data_range)
-    return torch.tensor([_ssim(a, b, window, span) for a, b in _pairs(first, second)], dtype=torch.float64)
+    return torch.tensor(
+        [_ssim(a.squeeze(), b.squeeze(), window, span) for a, b in _pairs(relevance, other)], dtype=torch.float64
+    )
 
 
 def _ssim(first: NDArray[Any], second: NDArray[Any], window: _Window, span: float) -> float:
     lowest = min(float(first.min()), float(second.min()))
     highest = max(float(first.max()), float(second.max()))
-    if not np.isfinite([lowest, highest]).all() or highest == lowest or min(first.shape) <= 2 * window.radius:
+    if (
+        not np.isfinite([lowest, highest]).all()
+        or highest == lowest
+        or min(first.shape, default=0) <= 2 * window.radius
+    ):
         return NAN
     if highest - lowest > span * (1 + 1e-6):
         raise UsageError(f"ssim: wanted maps within a data range of {span:g}, got {highest - lowest:g}; see unit_range")
@@ -127,20 +134,20 @@ def unit_range(relevance: Tensor, *, quantile: float = 0.995) -> Tensor:
     return found
 
 
-def spearman(first: Tensor, second: Tensor) -> Tensor:
+def spearman(relevance: Tensor, other: Tensor) -> Tensor:
     """Spearman's rank correlation of two maps, ties by their average rank: SciPy's ``spearmanr``.
 
     Args:
-        first: ``(B, 1, *space)``.
-        second: of the same shape.
+        relevance: ``(B, 1, *space)``.
+        other: of the same shape.
 
     Returns:
-        ``(B,)`` in float64 from -1 to 1; 0 for independent maps; NaN where either map is constant or has NaN.
+        ``(B,)`` in float64 from -1 to 1; 0 by chance; NaN where either map is constant or has NaN.
 
     Raises:
         UsageError: if the shapes differ.
     """
-    return torch.tensor([_spearman(a.ravel(), b.ravel()) for a, b in _pairs(first, second)], dtype=torch.float64)
+    return torch.tensor([_spearman(a.ravel(), b.ravel()) for a, b in _pairs(relevance, other)], dtype=torch.float64)
 
 
 def _spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -157,25 +164,25 @@ def _centred(values: NDArray[np.int32]) -> NDArray[np.float64]:
     return found
 
 
-def top_k_overlap(first: Tensor, second: Tensor, *, share: float = 0.1) -> Tensor:
+def top_k_overlap(relevance: Tensor, other: Tensor, *, share: float = 0.1) -> Tensor:
     r"""Share of the most relevant voxels that two maps have in common, :math:`\sum_x \min(a_x, b_x) / k`.
 
     :math:`a_x` is 1 for the k highest voxels; voxels tied at the threshold share what is left of k equally.
 
     Args:
-        first: ``(B, 1, *space)``.
-        second: of the same shape.
+        relevance: ``(B, 1, *space)``.
+        other: of the same shape.
         share: of the voxels that are taken; k is rounded to at least one voxel.
 
     Returns:
-        ``(B,)`` in float64 from 0 to 1; ``share`` for independent maps; NaN where either map is constant or has NaN.
+        ``(B,)`` in float64 from 0 to 1; ``share`` by chance; NaN where either map is constant or has NaN.
 
     Raises:
         UsageError: if the shapes differ or the share is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise UsageError(f"share: wanted a number between 0 and 1, got {share:g}")
-    pairs = [(a.ravel(), b.ravel()) for a, b in _pairs(first, second)]
+    pairs = [(a.ravel(), b.ravel()) for a, b in _pairs(relevance, other)]
     return torch.tensor([_overlap(a, b, max(1, round(share * len(a)))) for a, b in pairs], dtype=torch.float64)
 
 
@@ -212,61 +219,63 @@ def null_corrected(
         ``(B,)`` in float64; NaN where the metric or a null is, and where the null leaves no room.
     """
     score = metric(first, second)
-    generator, dims = np.random.default_rng(seed), tuple(range(2, first.ndim))
-    low = [-(-size // 4) for size in first.shape[2:]]
-    high = [max(least, 3 * size // 4) for least, size in zip(low, first.shape[2:], strict=True)]
-    places = generator.integers(low, high, endpoint=True, size=(shifts, len(dims))).tolist()
+    dims = tuple(axis for axis in range(2, first.ndim) if first.shape[axis] > 1)
+    low = [-(-first.shape[axis] // 4) for axis in dims]
+    high = [3 * first.shape[axis] // 4 for axis in dims]
+    places = np.random.default_rng(seed).integers(low, high, endpoint=True, size=(shifts, len(dims))).tolist()
     null = sum((metric(first, torch.roll(second, place, dims)) for place in places), torch.zeros(())) / shifts
     return torch.where(null < 1, (score - null) / (1 - null), torch.nan)
 
 
-def ssim_corrected(first: Tensor, second: Tensor, *, data_range: float = 1.0, shifts: int = 5, seed: int = 0) -> Tensor:
+def ssim_corrected(
+    relevance: Tensor, other: Tensor, *, data_range: float = 1.0, shifts: int = 5, seed: int = 0
+) -> Tensor:
     """``ssim`` with its null taken off, see ``null_corrected``.
 
     Args:
-        first: ``(B, 1, *space)``.
-        second: of the same shape.
+        relevance: ``(B, 1, *space)``.
+        other: of the same shape.
         data_range: as in ``ssim``.
         shifts: how many are drawn.
         seed: of the draw.
 
     Returns:
-        ``(B,)`` in float64, 0 for unrelated maps.
+        ``(B,)`` in float64, at most 1; 0 by chance.
     """
-    return null_corrected(lambda a, b: ssim(a, b, data_range=data_range), first, second, shifts=shifts, seed=seed)
+    return null_corrected(lambda a, b: ssim(a, b, data_range=data_range), relevance, other, shifts=shifts, seed=seed)
 
 
-def spearman_corrected(first: Tensor, second: Tensor, *, shifts: int = 5, seed: int = 0) -> Tensor:
+def spearman_corrected(relevance: Tensor, other: Tensor, *, shifts: int = 5, seed: int = 0) -> Tensor:
     """``spearman`` with its null taken off, see ``null_corrected``.
 
     Args:
-        first: ``(B, 1, *space)``.
-        second: of the same shape.
+        relevance: ``(B, 1, *space)``.
+        other: of the same shape.
         shifts: how many are drawn.
         seed: of the draw.
 
     Returns:
-        ``(B,)`` in float64, 0 for unrelated maps.
+        ``(B,)`` in float64, at most 1; 0 by chance.
     """
-    return null_corrected(spearman, first, second, shifts=shifts, seed=seed)
+    return null_corrected(spearman, relevance, other, shifts=shifts, seed=seed)
 
 
 def top_k_overlap_corrected(
-    first: Tensor, second: Tensor, *, share: float = 0.1, shifts: int = 5, seed: int = 0
+    relevance: Tensor, other: Tensor, *, share: float = 0.1, shifts: int = 5, seed: int = 0
 ) -> Tensor:
     """``top_k_overlap`` with its null taken off, see ``null_corrected``.
 
     Args:
-        first: ``(B, 1, *space)``.
-        second: of the same shape.
+        relevance: ``(B, 1, *space)``.
+        other: of the same shape.
         share: as in ``top_k_overlap``.
         shifts: how many are drawn.
         seed: of the draw.
 
     Returns:
-        ``(B,)`` in float64, 0 for unrelated maps.
+        ``(B,)`` in float64, at most 1; 0 by chance.
     """
-    return null_corrected(lambda a, b: top_k_overlap(a, b, share=share), first, second, shifts=shifts, seed=seed)
+    return null_corrected(lambda a, b: top_k_overlap(a, b, share=share), relevance, other, shifts=shifts, seed=seed)
 
 
 def _rankable(values: NDArray[Any]) -> bool:

@@ -69,6 +69,14 @@ def test_the_exact_null_is_that_of_all_shifts_and_batches_do_not_mix(shape):
         assert null.high == pytest.approx(np.quantile(scores[row], 0.95, method="inverted_cdf"), abs=1e-12)
 
 
+def test_flips_and_exchanged_axes_of_map_and_truth_change_nothing():
+    relevance, mask = pair((5, 4, 6))
+    for change in (lambda t: t.flip(2), lambda t: t.flip(3, 4), lambda t: t.permute(0, 1, 4, 2, 3)):
+        for a, b in zip(mass_null(change(relevance), change(mask)), mass_null(relevance, mask), strict=True):
+            assert a.p == b.p
+            np.testing.assert_allclose([a.score, a.mean, a.sd, a.high], [b.score, b.mean, b.sd, b.high], atol=1e-13)
+
+
 def test_a_map_that_is_the_truth_is_the_best_of_all_shifts_and_its_complement_the_worst():
     mask = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
     mask[..., 3:6, 4:6] = True

@@ -106,6 +106,15 @@ def test_a_map_smaller_than_the_window_has_no_answer():
     assert not ssim(first, second, legacy="arun2021").isnan().any()
 
 
+@pytest.mark.parametrize("metric", [*METRICS, ssim_corrected, spearman_corrected, top_k_overlap_corrected])
+def test_a_volume_of_one_slice_is_a_picture(metric):
+    first, second = pair((20, 21))
+    for axis in (2, 3, 4):
+        found = metric(first.unsqueeze(axis), second.unsqueeze(axis))
+        torch.testing.assert_close(found, metric(first, second), rtol=0, atol=1e-14)
+    assert metric(first[..., :1, :1], second[..., :1, :1]).isnan().all()
+
+
 def test_maps_outside_the_data_range_are_refused():
     first, second = pair((20, 20))
     with pytest.raises(UsageError, match="data range of 1, got"):
