@@ -66,8 +66,8 @@ def ssim(relevance: Tensor, other: Tensor, *, data_range: float = 1.0, legacy: s
         legacy: ``"arun2021"`` for the published variant: uniform window of 7, range 2, sample covariance.
 
     Returns:
-        ``(B,)`` in float64; NaN for two constant maps of one value, for maps that are not finite, and for maps smaller than the
-        window, axes of one voxel aside: a volume of one slice is a picture.
+        ``(B,)`` in float64; NaN for two constant maps of one value, for maps that are not finite, and for
+        maps smaller than the window, axes of one voxel aside: a volume of one slice is a picture.
 
     Raises:
         UsageError: if the shapes differ, the maps span more than the range, or the variant is unknown.
@@ -220,6 +220,8 @@ def null_corrected(
     """
     score = metric(first, second)
     dims = tuple(axis for axis in range(2, first.ndim) if first.shape[axis] > 1)
+    if not dims:
+        return torch.full_like(score, NAN)
     low = [-(-first.shape[axis] // 4) for axis in dims]
     high = [3 * first.shape[axis] // 4 for axis in dims]
     places = np.random.default_rng(seed).integers(low, high, endpoint=True, size=(shifts, len(dims))).tolist()
