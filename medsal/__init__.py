@@ -1,7 +1,7 @@
 """Where did a medical image classifier look, and can that answer be trusted?
 
 ``medsal.explain`` gives relevance maps, ``medsal.METHODS`` lists the methods, ``medsal.PRESETS`` those of published
-studies. All load on first use, so that ``import medsal`` costs nothing.
+studies, ``medsal.METRICS`` the scores of maps. All load on first use, so that ``import medsal`` costs nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from medsal.attribution import METHODS
     from medsal.attribution.explain import Explanation, explain
     from medsal.attribution.presets import PRESETS
+    from medsal.evaluation import METRICS
 
-__all__ = ["METHODS", "PRESETS", "Explanation", "__version__", "explain"]
+__all__ = ["METHODS", "METRICS", "PRESETS", "Explanation", "__version__", "explain"]
 
 _HOMES = {
     "METHODS": "medsal.attribution",
+    "METRICS": "medsal.evaluation",
     "PRESETS": "medsal.attribution.presets",
     "Explanation": "medsal.attribution.explain",
     "explain": "medsal.attribution.explain",

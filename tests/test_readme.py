@@ -16,6 +16,7 @@ PAGES = [
     "docs/concepts.md",
     "docs/from-monai.md",
     "docs/methods.md",
+    "docs/metrics.md",
 ]
 
 
