@@ -161,11 +161,12 @@ def _fitted(
 ) -> Outcome:
     from scipy import stats
     from statsmodels.regression.mixed_linear_model import MixedLM
-    from statsmodels.tools.sm_exceptions import ConvergenceWarning
+    from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWarning
 
     with warnings.catch_warnings():
         # a variance of 0 between patients lies on the border of what the likelihood allows: an answer, not a failure
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", SingularMatrixWarning)
         design = np.column_stack([np.ones_like(member), member - 0.5])
         alike = design if crossed else design[:, :1]
         try:

@@ -35,7 +35,7 @@ def paired_t(first: Scores, second: Scores, patients: Patients = None, *, level:
     Example:
         >>> found = paired_t([0.3, 0.5, 0.4, 0.9], [0.1, 0.2, 0.3, 0.3], ["a", "a", "b", "c"])
         >>> found.n, round(found.estimate, 4), round(found.p, 4)
-        (3, 0.3167, 0.1642)
+        (3, 0.3167, 0.166)
     """
     unit = pairs_by_patient(first, second, patients)
 
