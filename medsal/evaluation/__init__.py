@@ -26,6 +26,14 @@ from medsal.evaluation.localisation import (
 )
 from medsal.evaluation.overlap import best_iou, dice, iou
 from medsal.evaluation.regions import region_scores
+from medsal.evaluation.similarity import (
+    spearman,
+    spearman_corrected,
+    ssim,
+    ssim_corrected,
+    top_k_overlap,
+    top_k_overlap_corrected,
+)
 from medsal.evaluation.truth import no_answer, prevalence
 
 INF = float("inf")
@@ -33,6 +41,9 @@ INCREASING, SCALE, FLIP, PERMUTE = "increasing transform", "positive factor", "f
 """What may be done to a map (and to its truth, where places change) without another score."""
 MASK, LAYERS, LABELS = ("relevance", "mask"), ("relevance", "layers"), ("relevance", "labels")
 NETWORK = ("network", "image", "relevance")
+PAIR = ("relevance", "other")
+WANG, SPEARMAN = "Wang 2004, doi:10.1109/TIP.2003.819861", "Spearman 1904, doi:10.2307/1412159"
+AGARWAL = "Agarwal 2022, arXiv:2206.11104"
 NOTHING_THERE = "no relevance on the side that is read"
 
 
@@ -136,6 +147,11 @@ def _mask_row(function: Callable[..., Tensor], paper: str, *invariances: str, **
     return Metric(function, "localisation", paper, invariances=frozenset({SCALE, FLIP, *invariances}), **facts)
 
 
+def _pair_row(function: Callable[..., Tensor], paper: str, *invariances: str, **facts: Any) -> Metric:
+    facts = {"range": (-INF, 1), "better": "higher", "chance": "0", "no_answer": "a map is constant", **facts}
+    return Metric(function, "similarity", paper, takes=PAIR, invariances=frozenset(invariances), **facts)
+
+
 def _network_row(function: Callable[..., Tensor], family: str, paper: str, **facts: Any) -> Metric:
     facts = {"takes": NETWORK, "no_answer": "", "chance": "the map in other places: shifted_control", **facts}
     return Metric(function, family, paper, **facts)
@@ -190,6 +206,22 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 "no truth: the logarithm of the number of voxels of a constant map", "magnitude", ("relevance",),
                 frozenset({SCALE, FLIP, PERMUTE}), "the map is zero everywhere",
             ),
+            # similarity: of two maps, both of 0 to 1 for ssim
+            _pair_row(
+                ssim, WANG, FLIP, range=(-1, 1), chance="depends on the maps: ssim_corrected",
+                no_answer="both maps of one value, or smaller than the window",
+            ),
+            _pair_row(
+                ssim_corrected, WANG, no_answer="both maps of one value, or smaller than the window",
+            ),
+            _pair_row(
+                spearman, SPEARMAN, INCREASING, SCALE, FLIP, PERMUTE, range=(-1, 1),
+            ),
+            _pair_row(spearman_corrected, SPEARMAN, INCREASING, SCALE),
+            _pair_row(
+                top_k_overlap, AGARWAL, INCREASING, SCALE, FLIP, PERMUTE, range=(0, 1), chance="the share taken",
+            ),
+            _pair_row(top_k_overlap_corrected, AGARWAL, INCREASING, SCALE),
             # confidence and faithfulness: of the network
             _network_row(
                 drop_in_confidence, "confidence", "Chattopadhay 2018, arXiv:1710.11063", range=(0, 1), better="lower",

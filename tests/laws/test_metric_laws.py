@@ -24,6 +24,8 @@ FEW = {
     "deletion": {"steps": 6},
     "infidelity": {"samples": 4},
     "sensitivity_max": {"samples": 2},
+    "ssim": {"data_range": 1e4},
+    "ssim_corrected": {"data_range": 1e4},
 }
 
 
@@ -36,12 +38,12 @@ def given(row, kind, batch=3):
     """What a row takes, for a batch; maps have ties, both signs, and no exact zero."""
     network, image = case(kind, batch=batch)
     generator = torch.Generator().manual_seed(5)
-    space = SPACES[kind]
+    space = SPACES[kind] if row.family != "similarity" else {"2D": (12, 16), "3D": (12, 13, 14)}[kind]
     relevance = torch.randint(1, 12, (batch, 1, *space), generator=generator).double() - 4.5
     mask = torch.rand(batch, 1, *space, generator=generator) < 0.3
     codes = torch.tensor([255, 128, 64, 32, 0])[torch.randint(5, (batch, 1, *space), generator=generator)]
     known = {"relevance": relevance, "mask": mask, "layers": codes, "labels": codes // 32, "network": network}
-    known |= {"image": image, "method": "saliency"}
+    known |= {"image": image, "method": "saliency", "other": relevance.roll(1, 2) + relevance}
     return {name: known[name] for name in row.takes}
 
 
@@ -49,7 +51,7 @@ def scored(row, what):
     return row.function(*what.values(), **FEW.get(row.name, {}))
 
 
-def changed(what, change, names=("relevance", "mask", "layers", "labels")):
+def changed(what, change, names=("relevance", "other", "mask", "layers", "labels")):
     return {name: change(value) if name in names else value for name, value in what.items()}
 
 
@@ -64,7 +66,8 @@ def test_every_public_metric_function_has_a_row_and_every_row_is_whole():
             public = function.__module__ == module.name and not name.startswith("_")
             if public and tuple(first[:2]) in taken and signature.return_annotation == "Tensor":
                 found.add(name)
-    helpers = {"finite", "mean_cover"}  # of a map alone, but not a score of it
+    # of maps, but not a score of them
+    helpers = {"finite", "mean_cover", "shuffled", "unit_range", "mass_at_shifts", "any_hit_chance"}
     assert found - helpers == set(METRICS)
     for name, row in METRICS.items():
         assert row.name == name
