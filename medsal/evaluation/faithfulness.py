@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from medsal.attribution.baseline import Baseline
-from medsal.attribution.explain import explain, plain_image
+from medsal.attribution.explain import explain
+from medsal.attribution.images import plain_image
 from medsal.attribution.target import TargetLike
 from medsal.errors import UsageError
 from medsal.evaluation.forwards import Forwards, finite, forwards, on_grid

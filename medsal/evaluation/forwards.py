@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medsal.attribution import memory
 from medsal.attribution.baseline import Baseline, baseline_images
 from medsal.attribution.classifier import borrowed
-from medsal.attribution.explain import plain_image
+from medsal.attribution.images import plain_image
 from medsal.attribution.probe import Probe
 from medsal.attribution.target import Target, TargetLike
 from medsal.errors import UsageError
