@@ -239,18 +239,22 @@ def _rescale(function: Callable[[Tensor], Tensor], start: Tensor, *, smooth: boo
     def backward(values: list[Tensor], gradient: Tensor) -> list[Tensor]:
         z = values[0]
         difference = z - start
+        quotient = (function(z) - function(start)).div_(difference)
         # A quotient of a piecewise linear function is exact; that of a smooth one loses digits as the difference falls,
         # where the slope half-way is right up to the difference cubed.
-        tolerance = torch.finfo(z.dtype).eps ** (1 / 3) * z.abs().clamp_min(1) if smooth else 0.0
-        near = difference.abs() <= tolerance
-        quotient = (function(z) - function(start)).div_(difference)
-        if not near.any():
+        if smooth:
+            near = difference.abs_() <= z.abs().clamp_min_(1).mul_(torch.finfo(z.dtype).eps ** (1 / 3))
+        else:
+            near = difference == 0
+        where = near.flatten().nonzero()[:, 0]
+        if not len(where):
             return [quotient.mul_(gradient)]
         # Smooth functions are of each element alone; among the others some have a parameter for each channel.
         with torch.enable_grad():
-            middle = ((z[near] + start[near]) / 2 if smooth else z.clone()).requires_grad_()
+            middle = ((z.flatten()[where] + start.flatten()[where]) / 2 if smooth else z.clone()).requires_grad_()
             (slope,) = torch.autograd.grad(function(middle).sum(), middle)
-        return [quotient.masked_scatter_(near, slope if smooth else slope[near]).mul_(gradient)]
+        slope = slope if smooth else slope.flatten()[where]
+        return [quotient.flatten().index_copy(0, where, slope).view_as(z).mul_(gradient)]
 
     return backward
 
