@@ -151,8 +151,10 @@ def is_relu(node: Any) -> bool:
         True for both.
     """
     name = type(node).__name__.rstrip("0123456789")
-    if name in {"ReluBackward", "ThresholdBackward"}:
+    if name == "ReluBackward":
         return True
+    if name == "ThresholdBackward":
+        return bool(node._saved_threshold == 0)
     if name in {"ClampMinBackward", "ClampBackward"}:
         return getattr(node, "_saved_min", None) == 0
     return name == "HardtanhBackward" and node._saved_min_val == 0

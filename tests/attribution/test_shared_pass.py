@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsal.attribution import METHODS
+from medsal.attribution.bias_terms import _sums, rescaled
 from medsal.attribution.explain import explain
 from medsal.errors import UsageError
 from tests.networks_for_tests import BiasFree, case, conv, settled
@@ -177,6 +178,34 @@ def test_a_network_without_relu_is_refused_with_what_it_has(method):
     )
     with pytest.raises(UsageError, match=r"the network has none \(activations: silu 1x\)"):
         explain(network, volume(2), [method])
+
+
+@pytest.mark.parametrize("act", [nn.Hardtanh(-1, 1), nn.Threshold(0.2, 0.0), nn.LeakyReLU()])
+def test_what_is_cut_elsewhere_than_at_zero_is_no_relu(act):
+    network = settled(nn.Sequential(nn.Conv2d(1, 4, 3), act, nn.Flatten(), nn.Linear(240, 2)))
+    with pytest.raises(UsageError, match="the network has none"):
+        explain(network, volume(2), ["guided_backprop"])
+
+
+@pytest.mark.parametrize("act", [nn.Threshold(0.0, 0.0), lambda z: z.clamp(min=0), torch.relu])
+def test_relus_of_other_names_are_guided(act):
+    network = Forms("functional")
+    network.relu = act
+    image, networks = volume(2), (settled(network), settled(Forms("module")))
+    found, wanted = (explain(each, image, "guided_backprop", target=1) for each in networks)
+    torch.testing.assert_close(found["guided_backprop"], wanted["guided_backprop"], **CLOSE)
+
+
+def test_terms_of_a_bias_per_channel_are_those_of_any_bias():
+    gradient = 1 + torch.rand(2, 5, 4, 3).double()  # whose smallest magnitude is far from zero
+    bias = torch.randn(5).double().view(-1, 1, 1) + 2
+    signed, magnitude = _sums(bias, gradient)
+    torch.testing.assert_close(signed, (bias * gradient).sum(1, keepdim=True), **CLOSE)
+    torch.testing.assert_close(magnitude, rescaled(bias * gradient), **CLOSE)
+    term = (bias * gradient).abs().flatten(1)
+    low, high = term.amin(1), term.amax(1)
+    wanted = ((bias * gradient).abs() - low.view(-1, 1, 1, 1)) / (high - low).view(-1, 1, 1, 1)
+    torch.testing.assert_close(magnitude, wanted.sum(1, keepdim=True), **CLOSE)
 
 
 def test_relu6_is_guided_too():
