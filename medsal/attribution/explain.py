@@ -20,7 +20,7 @@ from medsal.attribution.presets import Preset
 from medsal.attribution.probe import Probe
 from medsal.attribution.shared_pass import SHARED
 from medsal.attribution.target import Target, TargetLike
-from medsal.errors import MedsalError, UsageError
+from medsal.errors import UsageError
 
 
 class Explanation(dict[str, Tensor]):
@@ -89,7 +89,7 @@ def explain(  # noqa: PLR0913  the public door
     Raises:
         UsageError: if a method, option, layer or target does not exist.
         InputError: if the image has values that are not finite.
-        MedsalError: if even one image does not fit into memory.
+        medsal.errors.MedsalError: if even one image does not fit into memory.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2))
@@ -120,15 +120,15 @@ def explain(  # noqa: PLR0913  the public door
     maps, logits, names = parts[0]
     for more, more_logits, more_names in parts[1:]:
         for name in rows:
-            _join(maps[name], more[name], 0)
+            _add_images(maps[name], more[name], isinstance(target, str))
         logits, names = torch.cat([logits, more_logits]), names + more_names
     result = Explanation(logits, names)
     choices = {"autocast": autocast, "memory_format": memory_format}
+    how = {choice: str(value) for choice, value in choices.items() if value is not None}
     for name, found in maps.items():
         for key, (relevance, record) in found.items():
             full = name + key
             result[full] = dress(relevance, image)
-            how = {key: str(value) for key, value in choices.items() if value is not None}
             paper = {"method": rows[name].name, "paper": rows[name].paper, "seed": seed}
             result.records[full] = {**paper, **how, **record}
     return result
@@ -148,7 +148,7 @@ def _maps(probe: Probe, rows: Mapping[str, Method], options: Mapping[str, dict[s
     for k in range(1, max(probe.logits.shape[1], 2)):
         probe.turn_to(Target(k, len(probe.rows)))
         for name, row in rows.items():
-            _join(found[name], _run(probe, row, options[name]), 1)
+            _add_class(found[name], _run(probe, row, options[name]))
     return found, probe.logits, [None] * len(probe.rows)
 
 
@@ -190,25 +190,45 @@ def _run(probe: Probe, row: Method, options: dict[str, Any]) -> Maps:
     return found
 
 
-def _join(maps: Maps, more: Maps, dim: int) -> None:
-    """Add the maps and claims of another class (``dim`` 1), or of other images (0)."""
+def _add_class(maps: Maps, more: Maps) -> None:
+    """Add the maps and claims of another class; claims become lists with an entry per class."""
     for key, (relevance, record) in more.items():
         before, kept = maps[key]
-        claims = {}
-        for name, value in record["claims"].items():
-            first = kept["claims"][name]
-            if dim == 1:
-                claims[name] = [*(first if before.shape[1] > 1 else [first]), value]
-            else:
-                claims[name] = first + value if isinstance(first, list) else first
-        maps[key] = torch.cat([before, relevance], dim), {**kept, "claims": claims}
+        old = {name: value if before.shape[1] > 1 else [value] for name, value in kept["claims"].items()}
+        claims = {name: [*old[name], value] for name, value in record["claims"].items()}
+        maps[key] = torch.cat([before, relevance], 1), {**kept, "claims": claims}
+
+
+def _add_images(maps: Maps, more: Maps, every: bool) -> None:
+    """Add the maps and claims of other images, of one class or of every one."""
+    for key, (relevance, record) in more.items():
+        before, kept = maps[key]
+        claims = {
+            name: [_both(*pair) for pair in zip(value, record["claims"][name], strict=True)]
+            if every
+            else _both(value, record["claims"][name])
+            for name, value in kept["claims"].items()
+        }
+        maps[key] = torch.cat([before, relevance]), {**kept, "claims": claims}
+
+
+def _both(one: Any, other: Any) -> Any:
+    """A claim of two parts of a batch: values of images in a row, by layer where it is; what is of the network stays."""
+    if isinstance(one, list):
+        return one + other
+    return {key: _both(value, other[key]) for key, value in one.items()} if isinstance(one, dict) else one
 
 
 def _of_part(options: dict[str, Any], part: slice, batch: int) -> dict[str, Any]:
-    """The options for a part of a batch that was too large for the memory."""
-    whole = (part.start, part.stop) == (0, batch)
-    if not whole and any(isinstance(value, Tensor | np.ndarray) and len(value) > 1 for value in options.values()):
-        raise MedsalError(f"out of memory with {batch} images at once; give fewer, and the options that belong to them")
+    """The options for a part of a batch; those that hold something for each image cannot be divided."""
+    if (part.start, part.stop) == (0, batch):
+        return options
+    for name, value in options.items():
+        if isinstance(value, Tensor | np.ndarray) and value.ndim and len(value) > 1:
+            raise UsageError(
+                f"{name}: the {batch} images have to be explained in parts, for memory or as their spacing differs, "
+                "and what this option has for each of them cannot be divided; give fewer images"
+            )
     return options
 
 

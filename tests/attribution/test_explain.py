@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -439,3 +440,29 @@ def test_an_image_of_another_precision_than_the_network_is_explained_in_its_own(
     for name in wanted:
         assert found[name].dtype == torch.float32
         torch.testing.assert_close(found[name], wanted[name].float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["last", ["last", "block"]])
+def test_claims_of_every_class_and_layer_are_joined_over_parts_of_a_batch(layers):
+    network, image = case("3D")
+    methods = ["integrated_gradients", "layer_deep_lift", "fullgrad"]
+    call = {"target_layer": layers, "options": {"integrated_gradients": {"steps": 3}}}
+    for target in ("all", [0, 1]):
+        whole = explain(network, image, methods, target=target, **call)
+        parts = explain(network, image, methods, target=target, spacing=[(1, 1, 1), (1, 1, 2)], **call)
+        for name, record in whole.records.items():
+            torch.testing.assert_close(parts[name], whole[name])
+            found, wanted = (json.dumps(each["claims"]) for each in (parts.records[name], record))
+            numbers = re.compile(r"-?[0-9.]+(?:e-?[0-9]+)?")
+            assert numbers.sub("#", found) == numbers.sub("#", wanted)  # of the same form
+            values = [[float(n) for n in numbers.findall(each)] for each in (found, wanted)]
+            assert values[0] == pytest.approx(values[1], rel=1e-6, abs=1e-9)
+
+
+def test_options_that_belong_to_images_are_not_taken_apart_in_silence():
+    network, image = case("3D")
+    spacings = [(1, 1, 1), (1, 1, 2)]
+    fits = {"deep_lift": {"baseline": torch.tensor(0.5)}}
+    explain(network, image, "deep_lift", options=fits, spacing=spacings)
+    with pytest.raises(UsageError, match=r"baseline: .* in parts"):
+        explain(network, image, "deep_lift", options={"deep_lift": {"baseline": image * 0.5}}, spacing=spacings)
