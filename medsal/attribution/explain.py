@@ -213,7 +213,7 @@ def _add_images(maps: Maps, more: Maps, every: bool) -> None:
 
 
 def _both(one: Any, other: Any) -> Any:
-    """A claim of two parts of a batch: values of images in a row, by layer where it is; what is of the network stays."""
+    """A claim of two parts of a batch: values of images in a row, by layer where it is; the rest stays."""
     if isinstance(one, list):
         return one + other
     return {key: _both(value, other[key]) for key, value in one.items()} if isinstance(one, dict) else one
