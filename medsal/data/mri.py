@@ -16,7 +16,7 @@ from typing import Any
 
 from medsal.errors import NothingToDoError, UsageError
 
-__all__ = ["SEED_LABELS", "UNLABELLED", "mri_cases", "one_source", "subject_and_session"]
+__all__ = ["SEED_LABELS", "UNLABELLED", "mri_cases", "one_source", "read_table", "subject_and_session"]
 
 logger = logging.getLogger("medsal")
 
@@ -136,7 +136,7 @@ def subject_and_session(name: str) -> tuple[str, str]:
 
 
 def _table_rows(path: Path, wanted: Mapping[str, str], classes: Mapping[str, int]) -> list[dict[str, str]]:
-    header, lines = _read_table(path)
+    header, lines = read_table(path)
     needed = {wanted["image"], wanted["label_name"]} - {""}
     missing = sorted(needed - set(header))
     twice = sorted(name for name in wanted.values() if header.count(name) > 1)
@@ -157,8 +157,18 @@ def _table_rows(path: Path, wanted: Mapping[str, str], classes: Mapping[str, int
     return rows
 
 
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header, and the rows that are not blank with their line numbers; all blanks at the ends of cells stripped."""
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a table in UTF-8 with any usual delimiter.
+
+    Args:
+        path: of the table.
+
+    Returns:
+        Header, and the rows that are not blank with their line numbers; blanks at the ends of cells are taken away.
+
+    Raises:
+        UsageError: if it cannot be read, is empty, or a row has another number of cells.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -208,7 +218,7 @@ def _bids_row(file: Path, names: Mapping[str, str]) -> dict[str, str]:
 def _participants(path: Path, label_column: str, classes: Mapping[str, int]) -> dict[str, str]:
     if not path.is_file():
         return {}
-    header, rows = _read_table(path)
+    header, rows = read_table(path)
     if "participant_id" not in header or label_column not in header:
         return {}
     for number, row in rows:
