@@ -20,6 +20,7 @@ _HOME = {
     "TRAINING_SEED": "planted",
     "PlantedCrop": "planted",
     "planted_crops": "planted",
+    "training_masks": "planted",
     "write_planted_set": "planted",
     "mri_cases": "mri",
     "one_source": "mri",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -83,16 +82,3 @@ def _box(kind: str, cells: list[str], where: str) -> Box | None:
         raise UsageError(f"{where}: wanted a box that ends after it starts (half-open), got {start} to {end}")
     turned = slice(None) if kind == "axes" else slice(None, None, -1)
     return tuple(start[turned]), tuple(end[turned])
-
-
-def boxes_of(table: Mapping[str, tuple[Box, ...]], case: str) -> tuple[Box, ...] | None:
-    """The boxes of a case.
-
-    Args:
-        table: as ``read_boxes`` gave it.
-        case: its name.
-
-    Returns:
-        Its boxes; None where the table does not know the case.
-    """
-    return table.get(case)

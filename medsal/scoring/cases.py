@@ -48,6 +48,7 @@ class CaseFiles:
         grid: of a run's NPY files; None where files say themselves where they lie.
         untrained: method -> file of the map of untrained weights.
         anonymous: whether errors must not name files.
+        made: fingerprint of what the maps of a run, and its image, were made from.
     """
 
     case: str
@@ -61,6 +62,7 @@ class CaseFiles:
     grid: NetworkGrid | None = None
     untrained: Mapping[str, Path] = field(default_factory=dict)
     anonymous: bool = False
+    made: str = ""
 
     def files(self) -> dict[str, Path]:
         """Every file of the case.

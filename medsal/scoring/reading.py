@@ -11,7 +11,7 @@ from torch import Tensor
 from medsal.errors import InputError
 from medsal.evaluation.truth import boxes_to_mask
 from medsal.geometry import full_affine
-from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume, stretched
+from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume
 from medsal.scoring.cases import Box, CaseFiles
 
 
@@ -53,13 +53,24 @@ class CaseReader:
         self.files = files
         self.resample = resample or files.grid is not None
         self.resampled: dict[str, str] = {}
-        first = next(iter(files.maps))
-        self.like = self._map(f"map {first}", files.maps[first])
+        first, grid = next(iter(files.maps)), files.grid
+        self._read: dict[str, Volume] = {}
+        if grid is not None:
+            nothing = torch.zeros(1).expand(1, *grid.shape)
+            self.like = Volume(nothing, full_affine(grid.affine), "the network's grid")
+        else:
+            self.like = self._read[first] = self._map(f"map {first}", files.maps[first])
 
     @property
     def space(self) -> tuple[int, ...]:
         """The shape of the grid of the maps."""
         return self.like.space
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Millimetres per voxel along each axis; None where no file says."""
+        affine = self.like.affine
+        return None if affine is None else tuple(affine[:3, : len(self.space)].norm(dim=0).tolist())
 
     def map(self, method: str) -> Tensor:
         """Read a map.
@@ -70,7 +81,9 @@ class CaseReader:
         Returns:
             ``(1, *space)``.
         """
-        return self._on_grid(f"map {method}", self._map(f"map {method}", self.files.maps[method]), "linear")
+        what = f"map {method}"
+        volume = self._read.pop(method, None) or self._map(what, self.files.maps[method])
+        return self._on_grid(what, volume, "linear")
 
     def untrained(self, method: str) -> Tensor:
         """Read the map of untrained weights.
@@ -216,20 +229,6 @@ def check_mask(volume: Volume) -> None:
         raise InputError(f"{volume.source}: wanted 0 and whole numbers above, got values between or below")
     if volume.picture and values.max() == 255 and bool(((values > 0) & (values < 255)).any()):
         raise InputError(f"{volume.source}: wanted 0 and 255, got greys between, as resampling makes: cut it first")
-
-
-def other_map(reader: CaseReader, of: CaseReader, method: str) -> Tensor:
-    """Another patient's map of a method, on the grid of a case.
-
-    Args:
-        reader: of the other patient.
-        of: of the case.
-        method: the method.
-
-    Returns:
-        ``(1, *space)``; stretched where the grids have other shapes.
-    """
-    return stretched(reader.map(method), of.space)
 
 
 def _words(start: Sequence[float], stop: Sequence[float]) -> str:

@@ -145,6 +145,7 @@ def _case(folder: Path, record: Record, grid: str) -> dict[str, Any]:
         if network
         else None,
         "anonymous": bool(record.get("anonymous")),
+        "made": str(record.get("fingerprint", "")),
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from medsal.errors import NothingToDoError, UsageError
 from medsal.scoring.boxes import read_boxes
 from medsal.scoring.cases import TRUTH, CaseFiles, Cases
 
+_LOG = logging.getLogger("medsal")
 FIELDS = ("case", "patient", "method", "reader")
 """What stands in braces in a pattern."""
 JUDGED = ("mask", "boxes", "layers", "regions")
@@ -62,7 +64,15 @@ def folder_cases(
     kept = [files for files in found if files.case not in excluded]
     if not kept and not excluded:
         raise NothingToDoError(f"no map matches {maps or table}")
-    facts = {"kind": "table" if table else "folders", "maps": str(table or maps), "truth": given}
+    known = any(files.patient != files.case for files in kept)
+    if not known:
+        _LOG.warning("no patients are named: every case counts as a patient of its own")
+    facts = {
+        "patients_known": known,
+        "kind": "table" if table else "folders",
+        "maps": str(table or maps),
+        "truth": given,
+    }
     return Cases(found=tuple(kept), excluded=excluded, facts=facts, resample=resample)
 
 
@@ -241,15 +251,3 @@ def _same(known: dict[str, str], case: str, value: str, what: str) -> None:
 
 def _words(fields: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value!r}" for name, value in fields.items())
-
-
-def check_patients(scored: Sequence[CaseFiles]) -> bool:
-    """Whether it is known whose the cases are.
-
-    Args:
-        scored: the cases.
-
-    Returns:
-        False where every case is a patient of its own name.
-    """
-    return any(files.patient != files.case for files in scored)
