@@ -27,10 +27,11 @@ from medsal.export.layout import safe_name
 from medsal.files import json_bytes, write_file
 from medsal.ledger import Outcome
 from medsal.scoring.arrays import stretched
+from medsal.scoring.case import ScoredCase
 from medsal.scoring.cases import CaseFiles, Cases
 from medsal.scoring.prior import Prior, training_prior
 from medsal.scoring.reading import CaseReader, LazyMaps
-from medsal.scoring.score import ScoredCase, score_case
+from medsal.scoring.score import score_case
 from medsal.scoring.settings import Settings
 from medsal.scoring.table import COLUMNS, write_scores
 
