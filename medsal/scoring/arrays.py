@@ -42,7 +42,7 @@ class Volume:
         return tuple(self.values.shape[1:])
 
 
-def read_volume(path: Path | str, *, source: str = "", image: bool = False) -> Volume:
+def read_volume(path: Path | str, *, source: str = "", image: bool = False, whole: bool = False) -> Volume:
     """Read one map, mask or image.
 
     A NIfTI of one slice, and a first axis of one in an NPY, are taken away. Float64 becomes float32.
@@ -51,6 +51,7 @@ def read_volume(path: Path | str, *, source: str = "", image: bool = False) -> V
         path: ending in one of ``SUFFIXES``.
         source: what errors call it; its path by default.
         image: whether it is an image, which may also be JPEG and in colours: they become grey.
+        whole: an NPY holds what it is known to hold: no axis is taken for a channel or for colours.
 
     Returns:
         Its values, not changed, and its place.
@@ -65,7 +66,7 @@ def read_volume(path: Path | str, *, source: str = "", image: bool = False) -> V
     if suffix in {".nii", ".nii.gz"}:
         return _nifti(file, source)
     if suffix == ".npy":
-        return _npy(file, source)
+        return _npy(file, source, whole=whole)
     if suffix == ".png" or (image and file.suffix.lower() in {".jpg", ".jpeg"}):
         return _picture(file, source, colours=image)
     raise InputError(f"{source}: wanted a file that ends in {', '.join(SUFFIXES)}")
@@ -77,7 +78,7 @@ def _nifti(file: Path, source: str) -> Volume:
     try:
         image = LoadVolume(placed=False)(file)
     except InputError as error:
-        raise InputError(str(error).replace(repr(str(file)), source)) from error
+        raise InputError(_why(error, file, source)) from error
     values = image.as_tensor()
     if len(values) != 1 or values.ndim not in {3, 4}:
         raise InputError(f"{source}: wanted one volume, got shape {tuple(values.shape[1:])} x {len(values)}")
@@ -86,19 +87,25 @@ def _nifti(file: Path, source: str) -> Volume:
     return Volume(values.contiguous(), full_affine(image.affine), source)
 
 
-def _npy(file: Path, source: str) -> Volume:
+def _why(error: Exception, file: Path, source: str) -> str:
+    """What was wrong with a file, which is called as errors shall call it."""
+    text = " ".join(str(error).split()).replace(f"'{file}'", source).replace(str(file), source)
+    return text.replace(file.name, source) if file.name not in source else text
+
+
+def _npy(file: Path, source: str, *, whole: bool) -> Volume:
     try:
         array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{source}: cannot be read as NPY ({' '.join(str(error).split())})") from error
+        raise InputError(f"{source}: cannot be read as NPY ({_why(error, file, source)})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         raise InputError(f"{source}: wanted an array of real numbers, got {getattr(array, 'dtype', type(array))}")
-    if array.ndim in {3, 4} and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == 3 and array.shape[-1] in {3, 4}:
+    if array.ndim == 3 and array.shape[0] != 1 and array.shape[-1] in {3, 4} and not whole:
         raise InputError(
             f"{source}: shape {array.shape} is that of a colour picture; save one value per voxel, a volume as (1, ...)"
         )
+    if array.ndim in {3, 4} and array.shape[0] == 1 and not whole:
+        array = array[0]
     return Volume(_tensor(array, source), None, source)
 
 
@@ -111,7 +118,7 @@ def _picture(file: Path, source: str, *, colours: bool) -> Volume:
             mode = image.mode
             array = np.array(image) if mode in _GREY else np.empty(0)
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"{source}: cannot be read as a picture ({' '.join(str(error).split())})") from error
+        raise InputError(f"{source}: cannot be read as a picture ({_why(error, file, source)})") from error
     if mode not in _GREY:
         raise InputError(
             f"{source}: a colour picture (mode {mode}) shows relevance, its numbers are not relevance; "

@@ -71,8 +71,8 @@ def _box(kind: str, cells: list[str], where: str) -> Box | None:
     try:
         numbers = [float(cell) for cell in cells]
     except ValueError:
-        raise UsageError(f"{where}: wanted numbers, got {', '.join(map(repr, cells))}") from None
-    if any(empty) or not all(map(math.isfinite, numbers)):
+        numbers = []
+    if any(empty) or not numbers or not all(map(math.isfinite, numbers)):
         raise UsageError(f"{where}: wanted finite numbers in all cells or in none, got {', '.join(map(repr, cells))}")
     half = len(numbers) // 2
     start, end = numbers[:half], numbers[half:]

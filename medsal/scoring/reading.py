@@ -188,8 +188,8 @@ class CaseReader:
     def _volume(self, what: str, path: Path) -> Volume:
         """Read a file; beside a run, pictures as MONAI reads them."""
         source = f"{what} of {self.files.case}" if self.files.anonymous else f"{what} {path}"
-        volume = read_volume(path, source=source, image=what == "image")
         grid = self.files.grid
+        volume = read_volume(path, source=source, image=what == "image", whole=grid is not None)
         return volume if grid is None else as_bundle_reads(volume, grid.patient_shape)
 
     def _map(self, what: str, path: Path) -> Volume:
