@@ -66,21 +66,20 @@ class Places:
             moved = [(at + step) % size for at, step, size in zip(where, place, shape, strict=True)]
             yield np.ravel_multi_index(moved, shape)
 
-    def mass_null(self, weights: NDArray[np.float64]) -> Null:
+    def mass_null(self, weights: NDArray[Any]) -> Null:
         """Exact null of the share of weights inside the truth, ``chance.mass_null`` with one transform fewer.
 
         Args:
-            weights: of the truth's shape, nowhere below 0, 0 where voxels are to be ignored; may be overwritten.
+            weights: of the truth's shape, nowhere below 0, 0 where voxels are to be ignored.
 
         Returns:
             The null; without an answer where all weights are 0.
         """
-        total = float(weights.sum())
+        total = float(weights.sum(dtype=np.float64))
         if not total > 0:
             return no_answer("no relevance on the side that is read")
-        score = float(weights[self.truth].sum() / total)
+        score = float(weights[self.truth].sum(dtype=np.float64) / total)
         product = spectrum_of(weights)
-        del weights
         product *= self.spectrum
         scores = values_of(product, self.truth.shape)
         del product
@@ -114,9 +113,9 @@ Score = Callable[[Found], float]
 
 
 def nulls_at_places(
-    values: NDArray[Any], places: Places, asked: Mapping[str, tuple[str, Mapping[str, Any]]],
+    values: NDArray[Any], places: Places, asked: Mapping[Any, tuple[str, Mapping[str, Any]]],
     ignore: NDArray[np.bool_] | None = None,
-) -> dict[str, Null]:  # fmt: skip
+) -> dict[Any, Null]:  # fmt: skip
     """Sampled nulls of metrics that rank voxels, all from one sort of the map.
 
     Args:
@@ -133,7 +132,7 @@ def nulls_at_places(
     if ignore is not None:
         flat = np.where(ignore.ravel(), ordered[0], flat)
     scores = {key: RANKED[name](ordered, int(places.truth.sum()), **options) for key, (name, options) in asked.items()}
-    found: dict[str, list[float]] = {key: [] for key in asked}
+    found: dict[Any, list[float]] = {key: [] for key in asked}
     for at in places.indices():
         place = _find(ordered, flat[at])
         for key, score in scores.items():
