@@ -106,7 +106,7 @@ def _prior_line(ax: Any, table: Aligned, rows: Mapping[str, Mapping[Any, Any]]) 
     """Draw the best baseline that is common to all methods.
 
     Returns:
-        Columns that are to be marked at each box, and colours: also the best baseline of a method where that is its own.
+        Columns that are to be marked at each box, and colours; with a method's best baseline where that is its own.
     """
     marks = {"null": CHANCE, "ceiling": CEILING}
     known = {one.method: patient_mean(one.value, table.patients) for one in table.common_baselines()}
