@@ -292,7 +292,7 @@ def test_the_published_pair_of_the_skin_study_has_its_scores(real_data, tmp_path
     table = read_scores(tmp_path / "out")
     found = table[table["kind"] == "method"].set_index(["metric", "part"])["value"]
     assert found["layer_hit_rate"].tolist() == [0, 0]
-    assert found["layer_coverage"]["mean"] == pytest.approx(0.6412, abs=5e-5)
+    assert found["layer_coverage"]["255"] == pytest.approx(0.6412, abs=5e-5)
     assert found["layer_coverage"]["background"] == pytest.approx(0.3918, abs=5e-5)
     assert found["layer_coverage"]["weighted"] == pytest.approx(0.2847, abs=5e-5)
     assert SIGNED[255] == 1
