@@ -1,0 +1,7 @@
+"""Ignite handlers around an ``AttributionEvaluator``: results to the disk, and how far the run is."""
+
+from __future__ import annotations
+
+from medsal.handlers.exporter import ExplanationExporter, ProgressBar, duration
+
+__all__ = ["ExplanationExporter", "ProgressBar", "duration"]
