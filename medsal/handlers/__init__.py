@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from medsal.handlers.exporter import ExplanationExporter, ProgressBar, duration
+from medsal.handlers.exporter import ExplanationExporter
+from medsal.handlers.progress import ProgressBar, duration
 
 __all__ = ["ExplanationExporter", "ProgressBar", "duration"]
