@@ -1,0 +1,8 @@
+"""Ignite handlers around an ``AttributionEvaluator``: results to the disk, and how far the run is."""
+
+from __future__ import annotations
+
+from medsal.handlers.exporter import ExplanationExporter
+from medsal.handlers.progress import ProgressBar, duration
+
+__all__ = ["ExplanationExporter", "ProgressBar", "duration"]
