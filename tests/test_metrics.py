@@ -146,7 +146,7 @@ def test_two_processes_give_what_one_gives_also_where_one_sees_no_image(tmp_path
     (tmp_path / "process.py").write_text(PROCESS)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     files = [str(tmp_path / name) for name in ("process.py", "maps.npz", "rank")]
-    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), *sys.path]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launcher, *files], check=False, env=environment, capture_output=True, text=True, timeout=120
     )
