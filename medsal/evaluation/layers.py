@@ -148,7 +148,7 @@ def _scored(codes: Tensor, scores: Mapping[int, float], other: float) -> Tensor:
     """Score of each voxel; codes between those of layers, as interpolation makes them, are others."""
     found = torch.full(codes.shape, float(other), dtype=torch.float64, device=codes.device)
     for code, score in scores.items():
-        found[codes == code] = float(score)
+        found[codes == int(code)] = float(score)  # the keys of JSON are text
     return found
 
 

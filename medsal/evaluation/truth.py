@@ -17,6 +17,9 @@ SIDES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Name -> what is read of signed relevance; none of it is below zero."""
 
+REASONS = ("map not finite", "truth not finite", "everything ignored", "truth empty", "truth everywhere")
+"""Why a map cannot be scored against a mask, the first that holds."""
+
 
 def side_of(relevance: Tensor, side: str) -> Tensor:
     """Read one side of signed relevance.
@@ -115,8 +118,7 @@ def no_answer(relevance: Tensor, mask: Tensor, ignore: Tensor | None = None) -> 
         ignore: voxels that do not count.
 
     Returns:
-        For each image ``""``, or the reason: ``map not finite``, ``truth not finite``, ``everything ignored``,
-        ``truth empty``, ``truth everywhere``.
+        For each image ``""``, or one of ``REASONS``.
 
     Raises:
         UsageError: if a mask has values between 0 and 1, as interpolation makes them.
