@@ -103,9 +103,10 @@ def _box_panel(ax: Any, table: Aligned, rows: Mapping[str, Mapping[Any, Any]]) -
 
 
 def _prior_line(ax: Any, table: Aligned, rows: Mapping[str, Mapping[Any, Any]]) -> dict[str, str]:
-    """Draw the best baseline that is common to all methods; say which columns are to be marked at each box.
+    """Draw the best baseline that is common to all methods.
 
-    A method whose best baseline is one of its own, such as its map of another patient, has that marked as well.
+    Returns:
+        Columns that are to be marked at each box, and colours; with a method's best baseline where that is its own.
     """
     marks = {"null": CHANCE, "ceiling": CEILING}
     known = {one.method: patient_mean(one.value, table.patients) for one in table.common_baselines()}
