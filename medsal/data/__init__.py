@@ -21,6 +21,7 @@ _HOME = {
     "TRAINING_SEED": "planted",
     "PlantedCrop": "planted",
     "planted_crops": "planted",
+    "training_masks": "planted",
     "write_planted_set": "planted",
     "LUNG_REGIONS": "lungs",
     "lung_doubts": "lungs",

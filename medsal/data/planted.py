@@ -28,7 +28,15 @@ from medsal.data.template import REGIONS
 from medsal.errors import MedsalError, UsageError
 from medsal.files import write_file
 
-__all__ = ["ORIENTATIONS", "TRAINING_SEED", "PlantedCrop", "head_grid", "planted_crops", "write_planted_set"]
+__all__ = [
+    "ORIENTATIONS",
+    "TRAINING_SEED",
+    "PlantedCrop",
+    "head_grid",
+    "planted_crops",
+    "training_masks",
+    "write_planted_set",
+]
 
 logger = logging.getLogger("medsal")
 
@@ -182,6 +190,29 @@ def planted_crops(seeds: Sequence[int], **options: Any) -> Iterator[dict[str, An
     make = PlantedCrop(**options)
     for seed in seeds:
         yield make(seed)
+
+
+def training_masks(cases: int = 128, *, grid: Grid = TEMPORAL_GRID) -> list[dict[str, Any]]:
+    """Where the lesions of training cases lie, for the mean training mask: of the first seeds that have one.
+
+    Args:
+        cases: how many.
+        grid: of the masks; the network's.
+
+    Returns:
+        One dictionary per case: mask (1, x, y, z) on the grid, case, subject, and split, which is train.
+
+    Raises:
+        UsageError: fewer than one case.
+    """
+    if cases < 1:
+        raise UsageError(f"training masks: wanted at least 1 case, got {cases}")
+    found = []
+    for seed in range(TRAINING_SEED + 1, TRAINING_SEED + 2 * cases, 2):  # even seeds are healthy
+        name = f"planted-{seed:07d}"
+        mask = _meta(planted_case(seed).sample(grid.affine, grid.size).lesion, grid.affine)
+        found.append({"mask": mask, "case": name, "subject": name, "split": "train"})
+    return found
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
