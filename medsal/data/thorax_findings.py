@@ -78,22 +78,22 @@ def pneumothorax(chest: Chest, view: View, tissue: Tissue, rng: np.random.Genera
     for number, side in enumerate(sides, 1):
         apical = rng.uniform() < 0.6
         most, reach = rng.uniform(1.3, 3.6), rng.uniform(0.35, 0.8)
-        lateral = most * (
-            np.clip(1 - share / reach, 0, 1) ** 0.6 if apical else _hump(share, rng.uniform(0.35, 0.6), reach)
-        )
+        along = np.clip(1 - share / reach, 0, 1) ** 0.6 if apical else _hump(share, rng.uniform(0.35, 0.6), reach)
+        lateral = most * along
         above = most * rng.uniform(0.8, 1.1) if apical else 0.6 * most * rng.uniform(0, 0.8)
         # distance to the line that the lung has drawn back to: negative where there is air
-        inside = _smooth_minimum(tissue.edge - lateral, tissue.top - above) - 0.06 * wave * most
-        mine = tissue.fields == side
-        air = mine & (inside < 0)
+        wide = np.maximum(lateral, above * np.clip((above - tissue.top) / 1.5 + 1, 0, 1))
+        there = np.clip(wide / 0.5 - 0.3, 0, 1) * (tissue.fields == side)  # 0 where the gap is too thin to be seen
+        inside = _smooth_minimum(tissue.edge - lateral, tissue.top - above) - 0.06 * wave * most * there
+        air = (there > 0) & (inside < 0)
         pixel = 36 / view.size
-        shade = np.clip(0.5 - inside / max(pixel, 0.08), 0, 1) * mine
+        shade = np.clip(0.5 - inside / max(pixel, 0.08), 0, 1) * (there > 0)
         kept = rng.uniform(0.25, 0.6)
         markings = markings * (1 - shade)
         lung = lung * (1 - (1 - kept) * shade)
-        line = np.exp(-((inside / max(0.09, 0.55 * pixel)) ** 2)) * mine * (lateral + above > 0.15)
-        rim = np.exp(-np.clip(inside, 0, None) / 0.5) * (inside >= 0) * mine
-        soft = soft + rng.uniform(0.5, 1.0) * line + 0.35 * rim * (np.abs(inside) < 1.2)
+        line = np.exp(-((inside / max(0.09, 0.55 * pixel)) ** 2)) * there
+        rim = np.clip(1 - inside, 0, 1) ** 2 * (inside >= 0) * there  # the lung is denser where it has drawn back
+        soft = soft + rng.uniform(0.5, 1.0) * line + 0.35 * rim
         parts = np.where(air, np.uint8(number), parts)
     return Change(markings, lung, soft, parts)
 
