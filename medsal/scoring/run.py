@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from medsal._version import __version__
@@ -21,8 +22,8 @@ from medsal.bundle.exits import CasesFailedError, reason
 from medsal.bundle.fingerprint import digest, file_sha256
 from medsal.bundle.running import terminable
 from medsal.bundle.summary import unnamed
-from medsal.errors import NothingToDoError
-from medsal.evaluation.baselines import other_patient
+from medsal.errors import InputError, NothingToDoError
+from medsal.evaluation import METRICS
 from medsal.export.layout import safe_name
 from medsal.files import json_bytes, write_file
 from medsal.ledger import Outcome
@@ -96,7 +97,8 @@ class Evaluation:
             for number, files in enumerate(self.cases.found, 1):
                 records[files.case] = self._case(files)
                 _LOG.info("%d/%d %s %s", number, len(self.cases), files.case, _said(records[files.case]))
-        outcome = Outcome({case: record["status"] for case, record in records.items()}, self.skipped)
+        statuses = {case: record["status"] for case, record in records.items()}
+        outcome = Outcome(cases=statuses, skipped=self.skipped)
         if not outcome.count("done"):
             raise CasesFailedError(self._line(outcome, records), outcome.exit_code)
         self._write(records, began)
@@ -107,14 +109,28 @@ class Evaluation:
         return outcome
 
     def _partners(self) -> dict[str, str]:
-        """For each case, whose map and mask stand in for its own; none where all cases are one patient's."""
+        """For each case, whose map and mask stand in for its own: another patient's, with a finding where there is one."""
         found = self.cases.found
-        patients = [files.patient for files in found]
-        if len(set(patients)) < 2:
+        if len({files.patient for files in found}) < 2:
             _LOG.warning("all cases are of one patient: no other patient's map is there to compare with")
             return {}
-        chosen = other_patient(patients, seed=self.settings.seed)
-        return {files.case: found[index].case for files, index in zip(found, chosen, strict=True)}
+        if not self.settings.adversaries and "another patient" not in self.settings.baselines:
+            return {}
+        donors = [files for files in found if self._has_finding(files)]
+        draw, chosen = np.random.default_rng(self.settings.seed), {}
+        for files in found:
+            others = [one.case for one in donors if one.patient != files.patient]
+            others = others or [one.case for one in found if one.patient != files.patient]
+            chosen[files.case] = str(draw.choice(others))
+        return chosen
+
+    def _has_finding(self, files: CaseFiles) -> bool:
+        """Whether the mask of a case can be read and is not empty."""
+        try:
+            mask = CaseReader(files, resample=self.cases.resample).mask()
+        except InputError:
+            return False
+        return mask is not None and bool(mask.any())
 
     def _case(self, files: CaseFiles) -> dict[str, Any]:
         """The record of a case: that of an earlier run where nothing changed, else made and written."""
@@ -144,9 +160,21 @@ class Evaluation:
         return record
 
     def _score(self, files: CaseFiles) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        """Read a case and score it."""
-        reader = CaseReader(files, resample=self.cases.resample)
+        """Score a case; without the other patient's map where that cannot be read."""
         partner = self._by_name.get(self.partners.get(files.case, ""))
+        try:
+            return self._scored(files, partner)
+        except InputError:
+            why = _unreadable(partner, resample=self.cases.resample) if partner else ""
+            if not why:
+                raise
+            _LOG.warning("%s: no map of another patient beside it: %s", files.case, why)
+            rows, resampled = self._scored(files, None)
+            return rows, {**resampled, "another patient": f"left out: {why}"}
+
+    def _scored(self, files: CaseFiles, partner: CaseFiles | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """The rows of a case, and what was resampled."""
+        reader = CaseReader(files, resample=self.cases.resample)
         other = CaseReader(partner, resample=self.cases.resample) if partner else None
         case = ScoredCase(
             **self._truth(reader),
@@ -167,11 +195,15 @@ class Evaluation:
     def _truth(self, reader: CaseReader) -> dict[str, Any]:
         """Truth and image of a case."""
         looks = "edges" in self.settings.baselines or self.settings.adversaries
+        families = {METRICS[name].family for name in self.settings.metrics}
+        mask = reader.mask()
+        labels = {
+            kind: reader.labels(kind) if mask is None or kind in families else None for kind in ("layers", "regions")
+        }
         return {
-            "mask": reader.mask(),
+            **labels,
+            "mask": mask,
             "boxes": reader.files.boxes is not None,
-            "layers": reader.labels("layers"),
-            "regions": reader.labels("regions"),
             "region_names": self.cases.region_names,
             "ignore": reader.binary("ignore"),
             "body": reader.binary("body"),
@@ -255,6 +287,18 @@ def _other_mask(other: CaseReader, own: CaseReader) -> Tensor | None:
     """Another patient's truth on the grid of a case."""
     mask = other.mask()
     return None if mask is None else stretched(mask.float(), own.space, "nearest") > 0
+
+
+def _unreadable(files: CaseFiles, *, resample: bool) -> str:
+    """Why a map or the mask of a case cannot be read; empty where all can."""
+    try:
+        reader = CaseReader(files, resample=resample)
+        reader.mask()
+        for name in files.maps:
+            reader.map(name)
+    except InputError as error:
+        return reason(error)
+    return ""
 
 
 def _content(files: CaseFiles) -> dict[str, Any]:
