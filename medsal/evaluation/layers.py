@@ -169,7 +169,7 @@ def scored_codes(codes: Tensor, scores: Mapping[int, float], other: float) -> Te
     """
     found = torch.full(codes.shape, float(other), dtype=torch.float64, device=codes.device)
     for code, score in scores.items():
-        found[codes == code] = float(score)
+        found[codes == int(code)] = float(score)  # the keys of JSON are text
     return found
 
 

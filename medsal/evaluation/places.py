@@ -17,7 +17,7 @@ import torch
 
 from medsal.evaluation.chance import Null, no_answer, summarise_all, summarise_sample
 from medsal.evaluation.overlap import cutter
-from medsal.evaluation.shifts import allowed_shifts, draw_shifts, spectrum_of, sums_at_shifts, values_of
+from medsal.evaluation.shifts import allowed_shifts, draw_shifts, spectrum_of, sums_at_shifts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,12 +49,6 @@ class Places:
         """The shifts drawn, and whether these are all there are."""
         return draw_shifts(self.truth, self.shifts, self.seed, allowed=self.allowed)
 
-    @cached_property
-    def spectrum(self) -> NDArray[np.complex128]:
-        """Conjugate spectrum of the truth."""
-        found = spectrum_of(self.truth)
-        return np.conj(found, out=found)
-
     def indices(self) -> Iterator[NDArray[np.int64]]:
         """Where the truth's voxels lie in the flattened image.
 
@@ -67,7 +61,7 @@ class Places:
             yield np.ravel_multi_index(moved, shape)
 
     def mass_null(self, weights: NDArray[Any]) -> Null:
-        """Exact null of the share of weights inside the truth, ``chance.mass_null`` with one transform fewer.
+        """Exact null of the share of weights inside the truth, ``chance.mass_null`` where the body is known already.
 
         Args:
             weights: of the truth's shape, nowhere below 0, 0 where voxels are to be ignored.
@@ -79,10 +73,7 @@ class Places:
         if not total > 0:
             return no_answer("no relevance on the side that is read")
         score = float(weights[self.truth].sum(dtype=np.float64) / total)
-        product = spectrum_of(weights)
-        product *= self.spectrum
-        scores = values_of(product, self.truth.shape)
-        del product
+        scores = sums_at_shifts(spectrum_of(weights), self.truth)
         scores /= total
         if self.allowed is None:
             return summarise_all(score, scores.ravel(), float(self.truth.mean()))

@@ -77,22 +77,6 @@ def spectrum_of(values: NDArray[Any]) -> NDArray[np.complex128]:
     return found
 
 
-def values_of(spectrum: NDArray[np.complex128], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The image of a spectrum.
-
-    Args:
-        spectrum: as ``spectrum_of`` gives it; used up.
-        shape: of the image.
-
-    Returns:
-        The image.
-    """
-    from scipy import fft
-
-    found: NDArray[np.float64] = fft.irfftn(spectrum, s=shape, overwrite_x=True, workers=_cores())
-    return found
-
-
 def sums_at_shifts(spectrum: NDArray[np.complex128], truth: NDArray[Any]) -> NDArray[np.float64]:
     """Sum of weights inside the truth at every shift, with three copies of the image at most.
 
@@ -103,10 +87,13 @@ def sums_at_shifts(spectrum: NDArray[np.complex128], truth: NDArray[Any]) -> NDA
     Returns:
         For each shift, the sum of the weights where the truth rolled by it is true.
     """
+    from scipy import fft
+
     other = spectrum_of(truth)
     spectrum *= np.conj(other, out=other)
     del other
-    return values_of(spectrum, truth.shape)
+    found: NDArray[np.float64] = fft.irfftn(spectrum, s=truth.shape, overwrite_x=True, workers=_cores())
+    return found
 
 
 def _cores() -> int:

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from pathlib import Path
 
-from medsal.data.mri import read_table
+from medsal.data.tables import read_table
 from medsal.errors import UsageError
 from medsal.scoring.cases import Box
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from medsal.evaluation import METRICS
 from medsal.evaluation.chance import Null, no_answer
-from medsal.evaluation.chance_hits import any_hit_chance, hit_chance
+from medsal.evaluation.chance_hits import any_hit_chance
 from medsal.evaluation.layers import GRADED, coverage_weights, scored_codes
-from medsal.evaluation.localisation import within
+from medsal.evaluation.localisation import pointing_chance, within
 from medsal.evaluation.places import RANKED, Places, nulls_at_places, sums_null
 from medsal.evaluation.regions import region_sizes
 from medsal.scoring.questions import Question
@@ -113,7 +113,8 @@ class Chance:
         if key not in self._hits:
             wide = within(self.truth, reach, spacing)
             places = replace(self.places, truth=_one(wide)) if reach else self.places
-            self._hits[key] = places, float(hit_chance(wide, body=self.room)[0])
+            outside = None if self.room is None else ~self.room
+            self._hits[key] = places, float(pointing_chance(wide, ignore=outside)[0])
         return self._hits[key]
 
     def _pointing(self, read: Tensor, options: Mapping[str, Any]) -> Null:

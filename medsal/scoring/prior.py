@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from medsal.data.mri import read_table
+from medsal.data.tables import read_table
 from medsal.errors import InputError, UsageError
 from medsal.evaluation.baselines import MaskPrior, mean_training_mask
 from medsal.geometry import full_affine

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from medsal.data.mri import read_table
+from medsal.data.tables import read_table
 from medsal.errors import NothingToDoError, UsageError
 from medsal.scoring.boxes import read_boxes
 from medsal.scoring.cases import TRUTH, CaseFiles, Cases

@@ -77,7 +77,7 @@ def test_metrics_asked_together_are_what_they_are_alone():
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_mass_with_the_truth_transformed_once_is_the_exact_null(shape, inside):
+def test_mass_at_places_is_the_exact_null(shape, inside):
     values, mask, body = sample(shape, tied=False)
     mask[(0,) * len(shape)] &= not inside
     places = Places(mask, body=body if inside else None)
