@@ -28,7 +28,7 @@ SHARE = (0.12, 0.55)
 """Of a film that both lungs fill: outside of this a mask is doubted."""
 UNLIKE = 2.5
 """One lung that many times the other is doubted."""
-GREY = 0.28
+GREY = 0.4
 """Most of the found field that may be undecided (probability .1 to .9)."""
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from medsal.handlers.exporter import ExplanationExporter
+from medsal.handlers.lungs import LungFieldSaver
 from medsal.handlers.progress import ProgressBar, duration
 from medsal.handlers.scores import ScoreTable
 
-__all__ = ["ExplanationExporter", "ProgressBar", "ScoreTable", "duration"]
+__all__ = ["ExplanationExporter", "LungFieldSaver", "ProgressBar", "ScoreTable", "duration"]

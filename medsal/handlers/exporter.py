@@ -13,7 +13,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from medsal.bundle.exits import chain, reason
-from medsal.bundle.results import case_result, named
+from medsal.bundle.results import case_result, named, places
 from medsal.engines import AttributionEvents, Failure
 from medsal.errors import MedsalError, UsageError
 from medsal.export import ExportOptions, export_case, export_summary, prepare_export
@@ -120,6 +120,7 @@ class ExplanationExporter:
                 "notes": list(result.notes),
                 "statistics": written.statistics,
                 "records": dict(result.records),
+                **places(result, written.maps),
                 "seconds": {part: round(value, 4) for part, value in seconds.items()},
             },
             written.files,

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medsal.scoring.case import ScoredCase
     from medsal.scoring.figures import draw_differences, draw_scores
     from medsal.scoring.record import write_record
     from medsal.scoring.run import Evaluation
-    from medsal.scoring.score import ScoredCase, score_case
+    from medsal.scoring.runs import run_cases, scored_cases
+    from medsal.scoring.score import score_case
     from medsal.scoring.settings import Settings
-    from medsal.scoring.sources import folder_cases, run_cases
+    from medsal.scoring.sources import folder_cases
     from medsal.scoring.summary import render, summarise, write_summary
     from medsal.scoring.table import COLUMNS, read_scores, write_scores
     from medsal.scoring.verification import verify
@@ -21,15 +23,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "COLUMNS": "table",
     "Evaluation": "run",
-    "ScoredCase": "score",
+    "ScoredCase": "case",
     "Settings": "settings",
     "draw_differences": "figures",
     "draw_scores": "figures",
     "folder_cases": "sources",
     "read_scores": "table",
     "render": "summary",
-    "run_cases": "sources",
+    "run_cases": "runs",
     "score_case": "score",
+    "scored_cases": "runs",
     "summarise": "summary",
     "verify": "verification",
     "write_record": "record",
@@ -49,6 +52,7 @@ __all__ = [
     "render",
     "run_cases",
     "score_case",
+    "scored_cases",
     "summarise",
     "verify",
     "write_record",

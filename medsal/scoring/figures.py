@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 WIDTH, ROW, MARGIN = 9.0, 0.34, 1.3
 """Inches: of a figure, for each line, and for title, axis and legend of each panel."""
 CHANCE, PRIOR, CEILING, BOX, DOT = "#c0392b", "#8e44ad", "#1e8449", "#d6e4f0", "#2c5f8a"
+LEGEND = 3
+"""Entries of a legend beside each other."""
 
 
 def draw_scores(scores: pd.DataFrame, summary: Summary, metric: str) -> bytes:
@@ -78,7 +81,7 @@ def _panels(metric: str, lines: Sequence[int]) -> tuple[Any, list[Any]]:
 
 def _box_panel(ax: Any, table: Aligned, rows: Mapping[str, Mapping[Any, Any]]) -> None:
     methods = table.of("method")
-    marks = _prior_line(ax, table, rows)
+    own = _prior_line(ax, table, rows)
     for at, one in enumerate(methods):
         means = by_patient(one.value, table.patients).values
         if not len(means):
@@ -90,33 +93,36 @@ def _box_panel(ax: Any, table: Aligned, rows: Mapping[str, Mapping[Any, Any]]) -
         )  # fmt: skip
         spread = np.linspace(-0.17, 0.17, len(means)) if len(means) > 1 else np.zeros(1)
         ax.scatter(means, at + spread, s=9, color=DOT, alpha=0.6, linewidths=0, zorder=3)
-        for column, colour in marks.items():
-            ax.plot([rows[one.method][column]] * 2, [at - 0.4, at + 0.4], color=colour, linewidth=2.2, zorder=4)
-    ax.plot([], [], color=CHANCE, linewidth=2.2, label="chance (mean of the nulls)")
+        row = rows[one.method]
+        for value, colour in ((row["null"], CHANCE), (row["ceiling"], CEILING), (own.get(one.method, np.nan), PRIOR)):
+            ax.plot([value] * 2, [at - 0.4, at + 0.4], color=colour, linewidth=2.2, zorder=4)
+    if not all(np.isnan(rows[one.method]["null"]) for one in methods):
+        ax.plot([], [], color=CHANCE, linewidth=2.2, label="chance (mean of the nulls)")
     ceilings = ", ".join(dict.fromkeys(filter(None, (rows[one.method]["ceiling_of"] for one in methods))))
     if ceilings:
         ax.plot([], [], color=CEILING, linewidth=2.2, label=f"ceiling: {ceilings}")
-    patients = max(rows[one.method]["patients"] for one in methods)
-    _finish(ax, f"{_title(table.metric, table.part)}: one dot for each of {patients} patients",
-            [one.method for one in methods])  # fmt: skip
+    most = max(rows[one.method]["patients"] for one in methods)
+    _finish(
+        ax, f"{_title(table.metric, table.part)}: a dot for each patient (n {most})", [one.method for one in methods]
+    )
     ax.set_xlabel(f"{table.metric} ({table.better} is better)")
 
 
-def _prior_line(ax: Any, table: Aligned, rows: Mapping[str, Mapping[Any, Any]]) -> dict[str, str]:
-    """Draw the best baseline that is common to all methods; say which columns are to be marked at each box.
+def _prior_line(ax: Any, table: Aligned, rows: Mapping[str, Mapping[Any, Any]]) -> dict[str, float]:
+    """Draw the best baseline that is common to all methods.
 
-    A method whose best baseline is one of its own, such as its map of another patient, has that marked as well.
+    Returns:
+        Methods whose best baseline is one of their own, such as their map of another patient, and what it scores.
     """
-    marks = {"null": CHANCE, "ceiling": CEILING}
     known = {one.method: patient_mean(one.value, table.patients) for one in table.common_baselines()}
     means = {name: mean for name, mean in known.items() if not np.isnan(mean)}
     if means:
         best = max(means, key=lambda name: table.sign * means[name])
         ax.axvline(means[best], color=PRIOR, linestyle="--", linewidth=1.3, label=f"best baseline: {best}")
-    if any(row["prior"] and row["prior"] not in known for row in rows.values()):
-        ax.plot([], [], color=PRIOR, linewidth=2.2, label="best baseline of this method (summary.csv: prior)")
-        marks["prior_mean"] = PRIOR
-    return marks
+    own = {name: float(row["prior_mean"]) for name, row in rows.items() if row["prior"] and row["prior"] not in known}
+    if own:
+        ax.plot([], [], color=PRIOR, linewidth=2.2, label="a better one of the method's own")
+    return own
 
 
 def _say(ax: Any, at: int, text: str) -> None:
@@ -165,13 +171,13 @@ def _p(value: float) -> str:
 def _finish(ax: Any, title: str, names: Sequence[str]) -> None:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_title(title, fontsize=10)
+    labels = ax.get_legend_handles_labels()[1]
+    ax.set_title(title, fontsize=10, pad=6 + 14 * math.ceil(len(labels) / LEGEND))  # above the legend
+    if labels:
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "borderaxespad": 0.2}
+        ax.legend(fontsize=8, ncols=LEGEND, frameon=False, **place)
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(
-            fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.42 / (ROW * len(names))), ncols=3, frameon=False
-        )
 
 
 def _png(figure: Any) -> bytes:

@@ -69,7 +69,7 @@ def _trapezoid(methods: pd.DataFrame) -> list[str]:
         return []
     constant = rows[(rows["kind"] == "baseline") & (rows["method"] == "constant")]["mean"].dropna()
     blank = float(constant.iloc[0] if len(constant) else rows["null"].mean())
-    own = rows[rows["kind"] == "method"]
+    own = rows[(rows["kind"] == "method") & rows["mean"].notna()]
     below = int((own["mean"] < blank).sum())
     return [
         "* WARNING: auprc_trapezoid is for comparison with published numbers only: a blank map scores (1 + p) / 2,",
