@@ -57,7 +57,11 @@ def case_result(
     """
     image = _one_channel(output[Keys.IMAGE])
     facts, notes = image_facts(image.meta)
-    maps = {key.removeprefix(_PREFIX): value.cpu() for key, value in output.items() if key.startswith(_PREFIX)}
+    maps = {
+        key.removeprefix(_PREFIX): value.cpu()
+        for key, value in output.items()
+        if key.startswith(_PREFIX) and isinstance(value, Tensor) and value.ndim == image.ndim  # scores are no maps
+    }
     source = Path(str(image.meta.get("filename_or_obj", "")))
     native = _native(image, source)
     known = image.meta.get("original_affine") is not None  # pictures say nothing of a patient's space
