@@ -36,7 +36,7 @@ BAND, _ABOVE, _EPIDERMIS = 36, 16, (29, 37)
 _FRAME = slice(5, 222)  # columns that the probe sees
 
 # The streams of random numbers of one seed: a change in one part of a scan leaves the others as they were.
-_PERSON, _PROBE, _SPECKLE, _EVIDENCE = range(4)
+_PERSON, _PROBE, _SKIN, _TISSUE, _MACHINE, _SPECKLE, _EVIDENCE = range(7)
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,8 @@ class PlantedSkin:
     def _scan(self, rows: np.ndarray, depths: _Depths, change: np.ndarray, end: np.ndarray) -> np.ndarray:
         from scipy.ndimage import gaussian_filter  # here: only the embedded set needs it
 
-        rng, speckle = self._random(_PROBE), self._random(_SPECKLE)
-        rng.uniform(size=64)  # past the numbers of the layers
+        rng, speckle = self._random(_MACHINE), self._random(_SPECKLE)
         level = self._echo(rows, depths, end) + change + self._harmless(rng, rows, depths)
-        level = level - rng.uniform(0.08, 0.2) * np.clip(rows - depths.surface, 0, None)
         spread = (rng.uniform(0.7, 1.1), rng.uniform(1.5, 2.6))
         strength = 10 ** (level / 20)
         real, imaginary = (
@@ -171,24 +169,24 @@ class PlantedSkin:
 
     def _echo(self, rows: np.ndarray, depths: _Depths, end: np.ndarray) -> np.ndarray:
         """Strength of the echo in decibels; the epidermis is bright down to ``end``, all else is healthy."""
-        person, rng = self._random(_PERSON, per_visit=False), self._random(_PROBE)
-        person.uniform(size=16)  # past the numbers of the layers
-        rng.uniform(size=96)
+        person, rng = self._random(_SKIN, per_visit=False), self._random(_TISSUE)
         dermis = person.uniform(-22, -12)
-        fibres = person.uniform(2, 4) * _texture(rng, (3.0, 9.0)) + person.uniform(1.5, 3.5) * _texture(
-            rng, (14.0, 26.0)
-        )
+        fine, coarse = person.uniform(2, 4), person.uniform(1.5, 3.5)
+        fibres = fine * _texture(rng, (3.0, 9.0)) + coarse * _texture(rng, (14.0, 26.0))
         gel, entry, fat = rng.uniform(-62, -50), rng.uniform(-2, 3), person.uniform(-42, -24)
         dark_top = -person.uniform(0, 4) * np.exp(-np.abs(rows - depths.echo - 6) / 6)
-        level = np.where(rows < depths.surface, gel, dermis + rng.uniform(8, 14))
+        bright = dermis + rng.uniform(8, 14)
+        level = np.where(rows < depths.surface, gel, bright)
         level = np.where((rows >= depths.surface) & (rows < depths.surface + 2.5), entry, level)
         level = np.where(rows >= end, dermis + fibres + dark_top, level)
         septa = 18 * np.clip(_texture(rng, (2.4, 22.0)) - 1.1, 0, 1.2)
         towards = np.clip((rows - depths.fat) / 9, 0, 1)
         level = level + towards * (fat + septa - level)
-        fascia = depths.fat + rng.uniform(6, 40) + 4 * _wander(rng, 40)  # a bright sheet, at times thick
-        inside = np.clip((rng.uniform(-6, 16) + 2 * _wander(rng, 15) - np.abs(rows - fascia)) / 3, 0, 1)
-        return np.asarray(level + inside * (dermis + rng.uniform(4, 16) - level), dtype=np.float32)
+        level = level - rng.uniform(0.08, 0.2) * np.clip(rows - depths.surface, 0, None)
+        # a sheet of connective tissue, as bright as the epidermis and at times as thick: brightness alone says nothing
+        fascia = np.maximum(depths.epidermis + 2.6 * BAND, depths.fat + 8) + rng.uniform(0, 20) + 3 * _wander(rng, 70)
+        inside = np.clip((rng.uniform(-5, 13) + 2 * _wander(rng, 15) - np.abs(rows - fascia)) / 3, 0, 1)
+        return np.asarray(level + inside * (bright + rng.uniform(-4, 3) - level), dtype=np.float32)
 
     def _harmless(self, rng: np.random.Generator, rows: np.ndarray, depths: _Depths) -> np.ndarray:
         """What every class may have: shadows of hairs, bright spots, small vessels, bubbles in the gel; decibels."""
