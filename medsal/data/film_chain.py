@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
+    DeleteItemsd,
+    MapTransform,
     NormalizeIntensityd,
     RepeatChanneld,
-    Resized,
     ScaleIntensityRanged,
-    SpatialPadd,
 )
+from torch.nn.functional import interpolate, pad
 
 from medsal.data.film_truth import DrawBoxesd, DrawRled, LoadLayersd, LoadMaskd
 from medsal.data.films import LoadFilmd
 from medsal.errors import UsageError
+from medsal.geometry import placed
 from medsal.transforms import CheckImaged
 
-__all__ = ["INTENSITIES", "film_transforms"]
+__all__ = ["INTENSITIES", "FitFilmd", "film_transforms"]
 
 INTENSITIES = ("signed", "unit", "imagenet")
 """What the network gets for black and white: -1 and 1; 0 and 1; what torchvision's weights were trained with."""
@@ -74,8 +79,7 @@ def film_transforms(
             LoadFilmd("image", colour),
             CheckImaged("image", loaded, _LEAST),
             *_truth_steps(truth),
-            *_fitting("image", size, fit, "bilinear"),
-            *_fitting(("mask", "layers") if truth else (), size, fit, "nearest-exact"),
+            FitFilmd("image", ("mask", "layers"), size, fit),
             *augment,
             *_values(intensity, channels // loaded),
         ]
@@ -84,8 +88,6 @@ def film_transforms(
 
 def _truth_steps(wanted: bool) -> list[Any]:
     if not wanted:
-        from monai.transforms import DeleteItemsd
-
         return [DeleteItemsd(["mask", "layers", "rle", "boxes"])]
     return [
         LoadMaskd(allow_missing_keys=True),  # first: what is drawn is put under the same key
@@ -95,17 +97,57 @@ def _truth_steps(wanted: bool) -> list[Any]:
     ]
 
 
-def _fitting(keys: Sequence[str] | str, size: int, fit: str, mode: str) -> list[Any]:
-    """Resize; nothing where there are no keys."""
-    if not keys:
-        return []
-    smooth = mode == "bilinear"
-    if fit == "stretch":
-        return [Resized(keys, (size, size), mode=mode, anti_aliasing=smooth, allow_missing_keys=True)]
-    return [
-        Resized(keys, size, "longest", mode=mode, anti_aliasing=smooth, allow_missing_keys=True),
-        SpatialPadd(keys, (size, size), allow_missing_keys=True),
-    ]
+class FitFilmd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """Bring a film, and its truth likewise, to the square that a network takes; the affine of the result is right.
+
+    Films are resized bilinear and antialiased, as torchvision resizes a picture. (MONAI's ``Resize`` smooths against
+    zeros instead, which darkens the edges.) Truth takes the pixel that each centre falls on.
+
+    Args:
+        keys: films.
+        truth_keys: masks and maps of codes; may be missing from a case.
+        size: rows and columns.
+        fit: ``stretch``, or ``pad`` the shorter side equally at both ends with 0.
+    """
+
+    def __init__(
+        self, keys: KeysCollection = "image", truth_keys: Sequence[str] = (), size: int = 320, fit: str = "stretch"
+    ) -> None:
+        super().__init__(keys)
+        self.truth_keys = tuple(truth_keys)
+        self.size, self.fit = size, fit
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resize the films and truth of one case.
+
+        Args:
+            data: the case.
+
+        Returns:
+            a copy of the case with the films and truth on their new grid.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self._fitted(d[key], "bilinear")
+        for key in self.truth_keys:
+            if key in d:
+                d[key] = self._fitted(d[key], "nearest-exact")
+        return d
+
+    def _fitted(self, image: MetaTensor, mode: str) -> MetaTensor:
+        before = image.shape[1:]
+        shares = [n / max(before) if self.fit == "pad" else 1.0 for n in before]
+        inside = [max(1, round(self.size * share)) for share in shares]
+        values = interpolate(image.as_tensor()[None].float(), inside, mode=mode, antialias=mode == "bilinear")[0]
+        first = [(self.size - n) // 2 for n in inside]
+        last = [self.size - n - start for n, start in zip(inside, first, strict=True)]
+        values = pad(values, (first[1], last[1], first[0], last[0]))
+        to_old = torch.eye(4, dtype=torch.float64)  # from an index of the result to one of the film
+        for axis, (old, new, start) in enumerate(zip(before, inside, first, strict=True)):
+            to_old[axis, axis] = old / new
+            to_old[axis, 3] = (0.5 - start) * old / new - 0.5  # edges, not centres, stay in place
+        affine = image.affine.double() @ to_old
+        return placed(values.to(image.dtype) if mode != "bilinear" else values, affine, image.meta)
 
 
 def _values(intensity: str, copies: int) -> list[Any]:
