@@ -126,7 +126,8 @@ class PlantedSkin:
         if self.label != 1:
             return depths.echo
         rng = self._random(_EVIDENCE)
-        return np.minimum(np.ceil(depths.echo) + np.rint(rng.uniform(10, 17) * _along(rng)), depths.epidermis)
+        end = np.ceil(depths.echo) + np.rint(rng.uniform(10, 17) * _along(rng))
+        return np.asarray(np.minimum(end, depths.epidermis))
 
     def _change(self, rows: np.ndarray, depths: _Depths) -> np.ndarray:
         """By how many decibels classes 2 and 3 change the echo, exactly 0 outside of their layer."""
