@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Compose
 
 from medsal.data.film_chain import FitFilmd
 from medsal.data.film_truth import DrawBoxesd, DrawRled, LoadMaskd
@@ -195,9 +194,17 @@ def mask_files(cases: Sequence[dict[str, Any]], folder: str | Path | None) -> li
 def _mask_file(case: Mapping[str, Any], folder: Path) -> Path:
     import nibabel
 
-    mask = Compose([LoadFilmd("image", "luminance"), *_TRUTH])(dict(case))["mask"]
+    mask = _truth(case)
     image = nibabel.Nifti1Image(mask.as_tensor().numpy()[0, ..., None], mask.affine.numpy())
     return write_file(folder / f"{case['case']}_mask.nii.gz", gzip.compress(image.to_bytes(), mtime=0))
+
+
+def _truth(case: Mapping[str, Any], *more: Any) -> Any:
+    """The mask of a case on the grid of its film, steps of its own behind it."""
+    item: Any = dict(case)
+    for step in (LoadFilmd("image", "luminance"), *_TRUTH, *more):  # MONAI's Compose would hide what was wrong
+        item = step(item)
+    return item["mask"]
 
 
 def training_film_masks(
@@ -231,9 +238,8 @@ def training_film_masks(
     elif not part or part_name(part) == "train":
         return None
     else:
-        chain = Compose([LoadFilmd("image", "luminance"), *_TRUTH, FitFilmd("image", ("mask",), size, fit)])
         own = [case for case in film_part(cases, "train", sound=True) if case["label"] == 1][:most]
-        masks = [chain(dict(case))["mask"].as_tensor().float() for case in own]
+        masks = [_truth(case, FitFilmd("image", ("mask",), size, fit)).as_tensor().float() for case in own]
         names, subjects = ([str(case[key]) for case in own] for key in ("case", "subject"))
     return [
         {"mask": mask, "case": case, "subject": subject, "split": "train"}
