@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.parametrize("finding", FINDINGS),
     # MONAI warns of every configuration that it may run code; these are our own
     pytest.mark.filterwarnings(r"ignore:.*_target_.*:UserWarning"),
+    # MONAI's EarlyStopHandler calls ignite's by old names of arguments
+    pytest.mark.filterwarnings("ignore:'(min_delta|cumulative_delta)' is deprecated:DeprecationWarning"),
 ]
 
 
