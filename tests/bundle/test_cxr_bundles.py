@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,3 +160,20 @@ def test_held_out_films_are_told_apart_as_the_card_says(finding, tmp_path):
     run.run()
     recorded = config(finding, "metadata.json")["eval_metrics"]["held_out_auc"]
     assert run.evaluator.state.metrics["auc"] == pytest.approx(recorded, abs=0.01)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(finding, tables, tmp_path):
+    files = ["configs/train.json", "../../configs/train_dist.yaml"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    options = {"csv_path": tables[finding], "epochs": 2, "batch_size": 4, "size": 64, "device": "cpu"}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    subprocess.run(
+        [*launcher, "-m", "monai.bundle", "run", "--config_file", repr(files), *words, "--output_dir", str(tmp_path)],
+        cwd=BUNDLES / f"cxr_{finding}",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    assert (tmp_path / "model.safetensors.sha256").is_file()
+    assert len((tmp_path / "model_curve.csv").read_text().splitlines()) == 3
