@@ -69,7 +69,7 @@ def read_scores(folder: str | Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path, engine="pyarrow")
         else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8")
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:  # also pandas' and Arrow's own errors of format
         raise InputError(f"{path.name}: cannot be read as a table: {' '.join(str(error).split())}") from error
     try:

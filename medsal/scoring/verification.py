@@ -133,7 +133,7 @@ def _near(old: str, new: str) -> bool:
 def _read_text(file: Any) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_csv(file, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8")
+    return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
 
 
 def _record(record: Mapping[str, Any]) -> Iterator[str]:
