@@ -14,6 +14,7 @@ class Branched(nn.Module):
         self.head = nn.Linear(4, classes)
         self.last = nn.Conv2d(4, 4, 3, padding=1)
         self.act = nn.ReLU(inplace=True)
+        self.end = nn.ReLU(inplace=True)
         self.norm = nn.BatchNorm2d(4)
         self.first = nn.Conv2d(1, 4, 3, padding=1)
         self.gate = nn.Parameter(torch.ones(4, 1, 1))
@@ -21,7 +22,7 @@ class Branched(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.first(x))
         y = self.act(x) * self.gate  # the activation changes what the skip carries
-        return self.head((self.act(self.last(y)) + x).flatten(2).mean(2))
+        return self.head((self.end(self.last(y)) + x).flatten(2).mean(2))
 
 
 def trained(network: nn.Module, seed: int = 5) -> nn.Module:

@@ -1,7 +1,8 @@
 """The blocks of a network in the order in which they run: every parameter and buffer in one block, once.
 
 What runs, and when, is seen in a forward: the first operation that takes a weight tells where its layer stands,
-whatever order the layers were written in. Layers that a forward never uses (auxiliary heads of training) are named apart.
+whatever order the layers were written in. Layers that a forward never uses (auxiliary heads of training) are named
+apart.
 """
 
 from __future__ import annotations
