@@ -1,4 +1,4 @@
-"""The whole study of trust: utility, randomisation, repeatability and reproducibility on one set of trained networks."""
+"""The study of trust: utility, randomisation, repeatability and reproducibility on one set of trained networks."""
 
 from __future__ import annotations
 

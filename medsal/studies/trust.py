@@ -6,9 +6,10 @@
 - *repeats*: two trainings of one architecture agree, null-corrected SSIM is above ``alike`` where both are right;
 - *reproduces*: and so do two architectures.
 
-The answer is yes where the whole interval is on that side, no where it is not, and "not testable" where there is no
-interval. A gate, not a ranking: a map that depends on the weights need not be right. Beside them stands the rule of
-Arun 2021, doi:10.1148/ryai.2021200267, as ``legacy``.
+The answer is yes where the whole interval is on that side and a t-test over patients agrees after Holm's correction
+over the methods, no where not, and "not testable" where there are too few patients. A gate, not a ranking: a map that
+depends on the weights need not be right. Beside them stands the rule of Arun 2021, doi:10.1148/ryai.2021200267, as
+``legacy``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 
 from medsal.evaluation.intervals import bootstrap_mean
 from medsal.evaluation.outcomes import by_patient
+from medsal.evaluation.paired_tests import corrected
+from medsal.evaluation.verdict import judge
 from medsal.studies.comparison import LEGACY, PRIMARY
 from medsal.studies.pairs import REPEATABILITY, REPRODUCIBILITY
 from medsal.studies.randomisation import BOTTOM_UP, TOP_DOWN
@@ -65,12 +68,19 @@ def verdicts(tables: Mapping[str, pd.DataFrame], methods: list[str], rule: Rule)
         rule: settings.
 
     Returns:
-        A row per method and question: ``answer``, ``estimate``, ``low``, ``high``, ``threshold``, ``patients``,
-        ``left_out`` (images without a score) and ``reason``.
+        A row per method and question: ``answer``, ``estimate``, ``low``, ``high``, ``threshold``, ``p`` and
+        ``p_corrected`` (Holm, over the methods), ``patients``, ``left_out`` (images without a score) and ``reason``.
     """
     import pandas as pd
 
     rows = [row for method in methods for row in _judged(tables, method, rule)]
+    for question in QUESTIONS:
+        own = [row for row in rows if row["question"] == question]
+        for row, p in zip(own, corrected([row["p"] for row in own]).tolist(), strict=True):
+            row["p_corrected"] = p
+            if row["answer"] == YES and not p < 1 - rule.level:
+                row["answer"] = NO
+                row["reason"] = "the t-test over patients, corrected for the number of methods, does not agree"
     return pd.DataFrame(rows)
 
 
@@ -106,13 +116,20 @@ def _answer(
     found: tuple[pd.Series[Any], pd.DataFrame] | None, rule: Rule, threshold: float, *, above: bool
 ) -> dict[str, Any]:
     """Hold the mean over patients and its interval against a threshold."""
-    blank = {"estimate": NAN, "low": NAN, "high": NAN, "threshold": threshold, "patients": 0, "left_out": 0}
+    blank = {
+        "estimate": NAN, "low": NAN, "high": NAN, "threshold": threshold, "p": NAN, "p_corrected": NAN, "patients": 0,
+        "left_out": 0,
+    }  # fmt: skip
     if found is None:
         return {"answer": NOT_TESTABLE, **blank, "reason": "this part was not run, or no case qualifies"}
     scores = found[0].to_numpy(dtype=np.float64)
     patients = found[1]["patient"].tolist()
     estimate, low, high, n, left_out = interval(scores, patients, rule)
-    row = {"estimate": estimate, "low": low, "high": high, "threshold": threshold, "patients": n, "left_out": left_out}
+    tested = judge(scores, np.full(len(scores), threshold), {}, patients).differences["chance"]
+    row = {
+        "estimate": estimate, "low": low, "high": high, "threshold": threshold, "p": tested.p, "p_corrected": NAN,
+        "patients": n, "left_out": left_out,
+    }  # fmt: skip
     if n < FEWEST:
         return {"answer": NOT_TESTABLE, **row, "reason": f"wanted {FEWEST} patients or more with a score, got {n}"}
     good = low > threshold if above else high < threshold
@@ -168,8 +185,8 @@ def arun_rule(full: pd.DataFrame | None, random_pairs: pd.DataFrame | None) -> d
     known = np.isfinite(estimate) and np.isfinite(threshold)
     answer = (YES if estimate < threshold else NO) if known else NOT_TESTABLE
     return {
-        "answer": answer, "estimate": estimate, "low": NAN, "high": NAN, "threshold": threshold,
-        "patients": 0 if full is None else int(full["patient"].nunique()),
+        "answer": answer, "estimate": estimate, "low": NAN, "high": NAN, "threshold": threshold, "p": NAN,
+        "p_corrected": NAN, "patients": 0 if full is None else int(full["patient"].nunique()),
         "left_out": 0 if full is None else int(full[LEGACY].isna().sum()),
         "reason": "" if known else "no fully randomised network, no pair of patients, or maps of one value",
     }  # fmt: skip
