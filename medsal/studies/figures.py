@@ -56,7 +56,10 @@ def _figure(architecture: str, curves: pd.DataFrame, states: pd.DataFrame, rando
         if top.notna().any():
             words = f"AUROC of the network, {WORDS[str(states['order'].iloc[0])]}"
             ax.plot(top.index.map(places), top, color="0.6", ls=":", lw=1.2, label=words)
-        ax.set(title=method, ylim=(-0.15, 1.08), xticks=range(len(blocks)))
+        lowest = min(-0.15, ax.dataLim.y0 - 0.05) if np.isfinite(ax.dataLim.y0) else -0.15
+        ax.set(title=method, ylim=(max(lowest, -1.05), 1.08), xticks=range(len(blocks)))
+        if curves.loc[curves["method"] == method, PRIMARY].isna().all():
+            ax.text(0.5, 0.5, "no answer: maps of one value", ha="center", transform=ax.transAxes, fontsize=8)
         ax.set_xticklabels(blocks, rotation=90, fontsize=6)
         ax.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("SSIM with the trained map,\nnull taken off")
@@ -98,11 +101,21 @@ def draw_pairs(summary: pd.DataFrame) -> bytes:
         for i, j in np.ndindex(matrix.shape):
             if np.isfinite(matrix[i, j]):
                 colour = "black" if matrix[i, j] > 0.6 else "white"
-                ax.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=6, color=colour)
+                ax.text(
+                    j,
+                    i,
+                    f"{matrix[i, j] + 0.0:.2f}".replace("-0.00", "0.00"),
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color=colour,
+                )
         ax.set(title=method, xticks=range(len(names)), yticks=range(len(names)))
         ax.set_xticklabels(names, rotation=90, fontsize=6)
         ax.set_yticklabels(names, fontsize=6)
         ax.set_facecolor("0.85")
+        if np.isnan(matrix).all():
+            ax.text(0.5, 0.5, "no answer: maps of one value", ha="center", transform=ax.transAxes, fontsize=7)
     assert image is not None, "there is at least one method"
     figure.colorbar(image, ax=axes, shrink=0.6, label="SSIM, that of another patient's map taken off")
     figure.suptitle("How alike the maps of two trained networks are (mean over patients)")

@@ -148,5 +148,18 @@ def digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
+def tensor_digest(values: Tensor) -> str:
+    """Digest of a tensor's values.
+
+    Args:
+        values: any.
+
+    Returns:
+        sha256.
+    """
+    plain = values.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)

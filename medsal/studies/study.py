@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,35 +18,14 @@ from medsal.studies.comparison import Prepared, compare_maps, jensen_shannon
 from medsal.studies.explainers import Explainers, StudyMethods, predicted
 from medsal.studies.pairs import compare_pair, pairs, partners, random_pairs
 from medsal.studies.randomisation import State, states
-from medsal.studies.records import Records, digest, slug
+from medsal.studies.records import Records, digest, slug, tensor_digest
 from medsal.studies.settings import PAIRS, RANDOMISATION, UTILITY, StudySettings
+from medsal.studies.steps import Step, do_steps
 from medsal.studies.subject import Member, NetworkLike, Subject, Wishes, members_of
 from medsal.studies.utility import prior_scores, utility_rows
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_LOG = logging.getLogger("medsal")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing to be done, whose result is a file of its own.
-
-    Attributes:
-        key: name of the file.
-        words: for the reader of the log.
-        run: gives the result.
-    """
-
-    key: str
-    words: str
-    run: Callable[[], dict[str, Any]]
-
-    @property
-    def kind(self) -> str:
-        """What sort of step, for the time that is left."""
-        return self.key.split("/", 1)[0]
 
 
 class Study:
@@ -104,8 +81,8 @@ class Study:
         """
         from medsal.studies.results import write_results
 
-        self._do(list(self._first_steps()))
-        self._do(list(self._steps()))
+        do_steps(self.records, list(self._first_steps()))
+        do_steps(self.records, list(self._steps()))
         self._at_hand = self._trained = None
         return write_results(self)
 
@@ -119,7 +96,7 @@ class Study:
             "methods": self.explainers.describe(),
             "cases": self.cases.digest,
             "networks": {member.name: digest(member.load()) for member in self.members},
-            "prior": None if self.prior is None else float(self.prior.relevance.double().sum()),
+            "prior": None if self.prior is None else tensor_digest(self.prior.relevance),
         }
 
     # What is to be done, in order.
@@ -196,22 +173,6 @@ class Study:
         for state in self.states(member):
             found.setdefault((state.draw, state.randomised), state)
         return list(found.values())
-
-    def _do(self, steps: list[Step]) -> None:
-        """Do the steps that are left, and say how long the rest will take."""
-        from medsal.handlers import duration
-
-        left = [step for step in steps if not self.records.done(step.key)]
-        took: dict[str, list[float]] = {}
-        for number, step in enumerate(left, 1):
-            began = time.monotonic()
-            self.records.write(step.key, step.run())
-            took.setdefault(step.kind, []).append(time.monotonic() - began)
-            every = [seconds for known in took.values() for seconds in known]
-            mean = {kind: sum(known) / len(known) for kind, known in took.items()}
-            rest = sum(mean.get(other.kind, sum(every) / len(every)) for other in left[number:])
-            done = len(steps) - len(left) + number
-            _LOG.info("%d/%d %s: %.1f s, %s left", done, len(steps), step.words, every[-1], duration(rest))
 
     # The steps.
 
