@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medsal.studies.blocks import Block, Blocks, find_blocks
 from medsal.studies.cases import Keys
+from medsal.studies.loaders import checkpoints, training_prior
 from medsal.studies.planted import PlantedTruth, random_weights
 from medsal.studies.randomisation import Randomiser, State, states
 from medsal.studies.settings import StudySettings
@@ -18,7 +19,9 @@ __all__ = [
     "State",
     "Study",
     "StudySettings",
+    "checkpoints",
     "find_blocks",
     "random_weights",
     "states",
+    "training_prior",
 ]

@@ -20,7 +20,7 @@ class Keys:
     Attributes:
         image: ``(C, *space)``, preprocessed as the networks want it; no random transform.
         case: a name of its own for each item.
-        patient: whose it is; the case itself where an item does not say.
+        patient: whose it is; ``subject`` where an item has no such entry, else the case itself.
         label: the class; a study of performance needs it.
         truth: ``(1, *space)``, not 0 where the finding is; on the image's grid, or on one of its own with an affine.
     """
@@ -92,7 +92,7 @@ class Cases:
             raise InputError(f"study: the image of {name} has values that are not finite")
         label = item.get(self.keys.label)
         self.names.append(name)
-        self.patients.append(str(item.get(self.keys.patient, name)))
+        self.patients.append(str(item.get(self.keys.patient, item.get("subject", name))))
         self.labels.append(None if label is None else int(label))
         self.shapes.append(tuple(image.shape))
         digest.update(f"{name}/{self.patients[-1]}/{self.labels[-1]}/{tuple(image.shape)}".encode())

@@ -12,13 +12,14 @@ from medsal.attribution.choice import chosen_methods
 from medsal.attribution.classifier import borrowed, first_tensor
 from medsal.attribution.explain import explain
 from medsal.attribution.features import layer_names
+from medsal.attribution.presets import PRESETS
 from medsal.attribution.shared_pass import FEATURES
 from medsal.errors import UsageError
 
 Explainer = Callable[[nn.Module, Tensor, list[int]], Tensor]
 """``explainer(network, image (B, C, *space), target) -> relevance (B, 1, *space)``."""
 StudyMethods = Iterable[str | Explainer] | Mapping[str, Any]
-"""Names and functions; or the name of each map -> a name, ``{"method": name, **options}`` or a function."""
+"""Names and functions; the name of each map -> a name, ``{"method": name, **options}`` or a function; or a preset."""
 
 
 class Explainers:
@@ -34,6 +35,7 @@ class Explainers:
     """
 
     def __init__(self, methods: StudyMethods, seed: int = 0, memory_budget: int = 2**30) -> None:
+        methods = PRESETS.get(methods, methods) if isinstance(methods, str) else methods
         given = methods if isinstance(methods, Mapping) else {_name(method): method for method in _listed(methods)}
         if not given:
             raise UsageError("methods: wanted at least one, got none")
