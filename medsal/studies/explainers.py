@@ -56,16 +56,17 @@ class Explainers:
         """
         return {name: self.table.get(name) or f"function {_name(self.functions[name])}" for name in self.names}
 
-    def alone(self, name: str) -> Explainers:
-        """The same with one method only.
+    def only(self, names: Iterable[str]) -> Explainers:
+        """The same with some of the methods.
 
         Args:
-            name: which.
+            names: which.
 
         Returns:
-            Explainers that make this map alone.
+            Explainers that make these maps alone.
         """
-        return Explainers({name: self.table.get(name) or self.functions[name]}, self.seed, self.memory_budget)
+        chosen = {name: self.table.get(name) or self.functions[name] for name in names}
+        return Explainers(chosen, self.seed, self.memory_budget)
 
     def layers(self, network: nn.Module, image: Tensor, wanted: Any = None) -> tuple[str, ...]:
         """The target layer of the CAM methods, fixed so that it is the same in every state of a network.

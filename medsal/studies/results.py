@@ -34,6 +34,8 @@ def write_results(study: Study) -> dict[str, pd.DataFrame]:
     tables["verdicts"] = verdicts(tables, study.explainers.names, rule)
     folder = study.records.folder
     for name, table in tables.items():
+        if not len(table):  # of one network there is no pair
+            continue
         write_file(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
     if study.settings.figures:
         from medsal.studies.figures import draw_curves, draw_pairs

@@ -199,7 +199,7 @@ class Study:
             "not_remembered": subject.replay.reason,
             "states": [asdict(state) for state in every],
             "changes": changes,
-            "alone": {name: asdict(passes) for name, passes in subject.alone(image).items()},
+            "costs": subject.costs(image),
         }
 
     def _explain(self, member: Member, batch: Batch) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medsal.errors import MedsalError, UsageError
 from medsal.studies.blocks import Blocks, find_blocks
 from medsal.studies.explainers import Explainers, logits_of
-from medsal.studies.passes import PassCounter, Passes
+from medsal.studies.passes import PassCounter
 from medsal.studies.randomisation import Randomiser, State
 from medsal.studies.replay import Replay
 
@@ -195,24 +195,33 @@ class Subject:
         """
         return self.blocks.counts(self._randomiser.network)
 
-    def alone(self, image: Tensor) -> dict[str, Passes]:
-        """What each method costs without the others, measured on one image.
+    def costs(self, image: Tensor) -> dict[str, dict[str, float]]:
+        """What each method costs without the others, and with them, measured on one image.
+
+        With the others a method costs what is saved where it alone is left out, and an equal share of what is common.
 
         Args:
             image: ``(1, C, *space)``.
 
         Returns:
-            Method -> passes of one map.
+            Method -> passes of one map, ``alone`` and ``shared``.
         """
-        network = self._randomiser.trained()
-        found = {}
-        for name in self.explainers.names:
-            one, alone = image[:1].to(self.device), self.explainers.alone(name)
-            self.counter.take()
-            with self.counter.counting():
-                if name in alone.functions:
-                    alone.functions[name](network, one, [0])
-                else:
-                    alone.maps(network, one, [0], self.layers)
-            found[name] = self.counter.take()
-        return found
+        names = self.explainers.names
+        every = self._cost(names, image)
+        own = {name: every - self._cost([n for n in names if n != name], image) for name in names}
+        common = (every - sum(own.values())) / len(names)
+        return {name: {"alone": self._cost([name], image), "shared": own[name] + common} for name in names}
+
+    def _cost(self, names: list[str], image: Tensor) -> float:
+        """Passes of one image's maps by some of the methods."""
+        if not names:
+            return 0.0
+        network, one, chosen = self._randomiser.trained(), image[:1].to(self.device), self.explainers.only(names)
+        self.counter.take()
+        with self.counter.counting():
+            if chosen.table:
+                chosen.maps(network, one, [0], self.layers)
+            else:
+                for function in chosen.functions.values():
+                    function(network, one, [0])
+        return self.counter.take().total

@@ -200,28 +200,33 @@ def _pairs(study: Study) -> Iterator[dict[str, Any]]:
 def _passes(study: Study) -> Iterator[dict[str, Any]]:
     """What was run, beside a loop that makes each map alone: method by method, step by step, pair by pair."""
     members = study.members
-    ran, naive_all = 0.0, 0.0
+    ran = 0.0
     for member in members:
         keys = [study.key("trained", member, batch) for batch in study.cases.batches]
         if RANDOMISATION in study.settings.parts:
             distinct = range(len(study.distinct(member)))
             keys += [f"{study.key('states', member, b)}-{n}" for b in study.cases.batches for n in distinct]
         ran += sum(sum(_read(study, key)["passes"].values()) for key in keys)
+    loops, shares = [], []
     for method in study.explainers.names:
-        alone, maps = 0.0, 0
-        for member in members:
-            about = _read(study, f"about/{slug(member.name)}")
-            own = (len(about["states"]) + 1) if RANDOMISATION in study.settings.parts else 0
-            own += 1 if UTILITY in study.settings.parts else 0
-            own += len(members) - 1 if PAIRS in study.settings.parts else 0
-            alone += sum(about["alone"][method].values()) * own * len(study.cases)
-            maps += own * len(study.cases)
-        naive_all += alone
-        yield {"method": method, "maps_of_the_loop": maps, "passes_of_the_loop": alone, "passes": NAN, "ratio": NAN}
-    ratio = naive_all / ran if ran else NAN
-    yield {
-        "method": "all", "maps_of_the_loop": NAN, "passes_of_the_loop": naive_all, "passes": ran, "ratio": ratio,
-    }  # fmt: skip
+        costs = [_read(study, f"about/{slug(member.name)}")["costs"][method] for member in members]
+        maps = [_maps_of_a_loop(study, member) for member in members]
+        loops.append(sum(cost["alone"] * count for cost, count in zip(costs, maps, strict=True)))
+        shares.append(sum(cost["shared"] for cost in costs))
+    every = [*zip(study.explainers.names, loops, shares, strict=True), ("all", sum(loops), sum(shares))]
+    for name, loop, share in every:
+        passes = ran * share / sum(shares) if sum(shares) else ran
+        ratio = loop / passes if passes else NAN
+        yield {"method": name, "passes_of_the_loop": loop, "passes": passes, "ratio": ratio}
+
+
+def _maps_of_a_loop(study: Study, member: Member) -> int:
+    """How many maps of one method a loop makes of a network: one for each state, and for the trained one each time."""
+    parts = study.settings.parts
+    maps = len(study.states(member)) + 1 if RANDOMISATION in parts else 0
+    maps += 1 if UTILITY in parts else 0
+    maps += len(study.members) - 1 if PAIRS in parts else 0
+    return maps * len(study.cases)
 
 
 def curves(randomisation: pd.DataFrame, level: float, resamples: int) -> pd.DataFrame:
