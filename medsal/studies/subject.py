@@ -198,7 +198,8 @@ class Subject:
     def costs(self, image: Tensor) -> dict[str, dict[str, float]]:
         """What each method costs without the others, and with them, measured on one image.
 
-        With the others a method costs what is saved where it alone is left out, and an equal share of what is common.
+        With the others a method costs what is saved where it alone is left out, and an equal share of what is common
+        to those that run the network at all.
 
         Args:
             image: ``(1, C, *space)``.
@@ -207,10 +208,12 @@ class Subject:
             Method -> passes of one map, ``alone`` and ``shared``.
         """
         names = self.explainers.names
+        alone = {name: self._cost([name], image) for name in names}
         every = self._cost(names, image)
         own = {name: every - self._cost([n for n in names if n != name], image) for name in names}
-        common = (every - sum(own.values())) / len(names)
-        return {name: {"alone": self._cost([name], image), "shared": own[name] + common} for name in names}
+        using = sum(cost > 0 for cost in alone.values())
+        common = (every - sum(own.values())) / max(using, 1)
+        return {name: {"alone": cost, "shared": own[name] + common if cost else 0.0} for name, cost in alone.items()}
 
     def _cost(self, names: list[str], image: Tensor) -> float:
         """Passes of one image's maps by some of the methods."""

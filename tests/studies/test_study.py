@@ -40,7 +40,7 @@ def noise(network, image, target):
 
 
 METHODS = ["input_x_gradient", "gradcam", edges, noise, constant]
-SETTINGS = {"batch_size": 12, "resamples": 300, "null_shifts": 49, "partners": 2, "random_pairs": 20, "target": "label"}
+SETTINGS = {"batch_size": 12, "resamples": 200, "null_shifts": 29, "partners": 2, "random_pairs": 20, "target": "label"}
 
 
 def networks(seeds: int = 3) -> dict[str, list[nn.Module]]:
