@@ -79,7 +79,7 @@ class Evaluation:
         with terminable():
             for number, files in enumerate(self.cases.found, 1):
                 records[files.case] = self._case(files)
-                _LOG.info("%d/%d %s %s", number, len(self.cases), files.case, _said(records[files.case]))
+                _LOG.info("%d/%d %s %s", number, len(self.cases.found), files.case, _said(records[files.case]))
         statuses = {case: record["status"] for case, record in records.items()}
         outcome = Outcome(cases=statuses, skipped=self.skipped)
         if not outcome.count("done"):
