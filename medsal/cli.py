@@ -56,5 +56,6 @@ def _verify(folder: str) -> int:
         sys.stdout.write(f"MISMATCH {line}\n")
     if len(found.mismatches) > SHOWN:
         sys.stdout.write(f"and {len(found.mismatches) - SHOWN} more\n")
-    sys.stdout.write(f"medsal verify: {len(found.mismatches) or 'no'} mismatches in {folder}\n")
+    count = len(found.mismatches)
+    sys.stdout.write(f"medsal verify: {count or 'no'} mismatch{'' if count == 1 else 'es'} in {folder}\n")
     return MISMATCH if found.mismatches else 0

@@ -86,8 +86,8 @@ def _comparisons(summary: Summary) -> list[str]:
     wanted = summary.verdicts["metric"] if len(summary.verdicts) else pairs["metric"]
     pairs = pairs[pairs["metric"] == wanted.iloc[0]]
     shown = pairs.sort_values("p_corrected", kind="stable").iloc[:MOST_PAIRS]
-    correction = pairs["correction"].iloc[0]
-    lines = [f"paired differences of {pairs['metric'].iloc[0]} (p of {pairs['family'].iloc[0]} pairs: {correction})"]
+    metric, correction, family = (pairs[name].iloc[0] for name in ("metric", "correction", "family"))
+    lines = [f"paired differences of {metric} (p corrected by {correction} among {_count(family, 'pair')})"]
     for row in shown.to_dict("records"):
         name = _named(f"{_short(row['first'], 26)} - {_short(row['second'], 26)}", row["part"])
         answer = (
@@ -115,12 +115,16 @@ def _left_out(left_out: pd.DataFrame) -> list[str]:
         return []
     lines = ["left out (scores that could not be computed)"]
     for (metric, reason), rows in left_out.groupby(["metric", "reason"], sort=False):
-        lines.append(f"  {rows['images'].sum():>6} of {metric}, {len(rows)} maps: {reason}")
+        lines.append(f"  {rows['images'].sum():>6} of {metric}, {_count(len(rows), 'map')}: {reason}")
     return lines
 
 
 def _named(name: str, part: str) -> str:
     return f"{name}, {part}" if part else name
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _short(name: str, most: int = NAME) -> str:
