@@ -6,16 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset, MetaTensor, list_data_collate
 from monai.networks.nets import DenseNet
 from monai.transforms import Compose
 
 from medsal.attribution.explain import explain
-from medsal.engines import AttributionEvaluator
+from medsal.engines import AttributionEvaluator, Failure
 from medsal.errors import InputError, UsageError
 from medsal.evaluation import average_precision, prevalence
 from medsal.handlers import ScoreTable
@@ -123,6 +125,27 @@ def test_a_run_without_scores_and_two_cases_of_one_name_are_refused(tmp_path: Pa
     with pytest.raises(InputError, match="same case, map, metric and part"):
         run(items, tmp_path, [AveragePrecisiond(KEYS)])
     assert not (tmp_path / "scores.csv").exists()
+
+
+def test_a_case_whose_maps_could_not_be_written_keeps_its_scores_and_earlier_cases_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = ScoreTable(tmp_path, ledger=SimpleNamespace(skipped=["c7_a", "c8_a"]))  # type: ignore[arg-type]  # all it asks
+    evaluator = AttributionEvaluator(
+        "cpu", DataLoader(Dataset(cases(2)), batch_size=2), network(), "gradcam",
+        postprocessing=AveragePrecisiond(KEYS[1]),
+    )  # fmt: skip
+
+    @evaluator.on(Events.ITERATION_COMPLETED)
+    def _fail(engine: Any) -> None:
+        engine.state.failures.append(Failure({"case": "c1_a", "subject": "s0"}, "the disk is full"))
+
+    table.attach(evaluator)
+    evaluator.run()
+    assert table.table is not None
+    assert table.table["case"].tolist() == ["c0_a", "c1_a"]
+    assert not table.table["value"].isna().any()
+    assert "2 cases were finished before and are not in the table of scores" in caplog.text
 
 
 PROCESS = """

@@ -12,6 +12,8 @@ from monai.transforms import Compose, CopyItemsd
 
 from medsal.errors import InputError, UsageError
 from medsal.evaluation import METRICS, average_precision, pointing_game, relevance_mass
+from medsal.scoring.score import ScoredCase, score_case
+from medsal.scoring.settings import Settings
 from medsal.transforms import (
     AveragePrecisiond,
     Entropyd,
@@ -184,3 +186,24 @@ def test_scores_gather_in_a_chain_and_go_through_a_loader() -> None:
         assert float(item["saliency_a_average_precision"]) == pytest.approx(wanted["saliency_a_average_precision"])
         assert item["saliency_a_average_precision_reason"] == ""
         assert [float(row["value"]) for row in item["scores"]] == pytest.approx([r["value"] for r in wanted["scores"]])
+
+
+def test_a_case_scored_in_a_chain_scores_what_it_scores_from_stored_maps() -> None:
+    metrics: dict[str, dict[str, Any]] = {
+        "average_precision": {}, "roc_auc": {}, "relevance_mass": {"side": "negative"},
+        "pointing_game": {"tolerance_mm": 2.0}, "iou": {"threshold": "quantile:0.9"}, "entropy": {},
+    }  # fmt: skip
+    case = case_of(spacing=1.5)
+    maps = {name: case[f"saliency_{name}"].as_tensor() for name in "ab"}
+    stored = ScoredCase("case-0", "p", maps, mask=case["mask"].as_tensor(), spacing=(1.5, 1.5))
+    rows = [row for row in score_case(stored, Settings(metrics)) if row["kind"] == "method"]
+    keys = [f"saliency_{name}" for name in maps]
+    chain = Compose([Scored(keys, metric, **options) for metric, options in metrics.items()])
+    ours = {(row["method"].removeprefix("saliency_"), row["metric"]): row for row in chain(case)["scores"]}
+    assert len(rows) == len(ours) == 12
+    for row in rows:
+        one = ours[row["method"], row["metric"]]
+        assert one["value"] == pytest.approx(row["value"], rel=1e-12)
+        assert [one[name] for name in ("part", "side", "reason")] == [row[name] for name in ("part", "side", "reason")]
+        if row["metric"] in {"relevance_mass", "pointing_game"}:  # chance in closed form is the mean over all shifts
+            assert one["null"] == pytest.approx(row["null"], rel=1e-9)

@@ -57,7 +57,11 @@ def case_result(
     """
     image = _one_channel(output[Keys.IMAGE])
     facts, notes = image_facts(image.meta)
-    maps = {key.removeprefix(_PREFIX): value.cpu() for key, value in output.items() if key.startswith(_PREFIX)}
+    maps = {
+        key.removeprefix(_PREFIX): value.cpu()
+        for key, value in output.items()
+        if key.startswith(_PREFIX) and isinstance(value, Tensor) and value.ndim == image.ndim  # scores are no maps
+    }
     source = Path(str(image.meta.get("filename_or_obj", "")))
     native = _native(image, source)
     known = image.meta.get("original_affine") is not None  # pictures say nothing of a patient's space
@@ -194,6 +198,12 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
         from medsal.transforms import LoadVolume
 
         return _one_channel(LoadVolume(placed=False)(source))
+    if str(image.meta.get("loader", "")).startswith(
+        "LoadFilm"
+    ):  # as it was read for the network: rows first, no header
+        from medsal.data.films import LoadFilm
+
+        return _one_channel(LoadFilm(image.meta["loader"].split()[1])(source))
     from monai.transforms import LoadImage
 
     return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))

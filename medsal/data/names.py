@@ -31,7 +31,8 @@ def number_cases(cases: Sequence[dict[str, Any]]) -> None:
     """Give each case a name of its own that can be a file name: by subject, session and the ``rest`` of a BIDS name.
 
     Args:
-        cases: with subject, session and, where there is one, rest, which is taken away; case is put in.
+        cases: with subject, session and, where there is one, rest, which is taken away; case is put in. What is wrong
+            with an anonymous case no longer names its files.
     """
     taken: Counter[str] = Counter()
     for case in cases:
@@ -39,6 +40,8 @@ def number_cases(cases: Sequence[dict[str, Any]]) -> None:
         parts = (case["subject"], session if not session or session.startswith("ses-") else f"ses-{session}")
         whole = "_".join(part for part in (*parts, case.pop("rest", "")) if part)
         case["case"] = own_name(safe_case_name(whole), taken)
+        if case.get("anonymous") and "fault" in case:
+            case["fault"] = without_paths(case["fault"], case)
 
 
 def own_name(name: str, taken: Counter[str]) -> str:
@@ -63,8 +66,7 @@ def anonymise_cases(cases: Sequence[dict[str, Any]]) -> None:
     """Number the subjects, and within each subject the sessions, in order of first appearance.
 
     Args:
-        cases: with subject and session; ``anonymous`` is put in, and what was wrong with a case no longer names its
-            files.
+        cases: with subject and session; ``anonymous`` is put in. Their names are still to be made, by `number_cases`.
     """
     sessions: dict[str, dict[str, int]] = {}
     for case in cases:
@@ -77,8 +79,6 @@ def anonymise_cases(cases: Sequence[dict[str, Any]]) -> None:
         case["session"] = f"ses-{sessions[subject][session]:02d}" if session else ""
         case["anonymous"] = True
         case.pop("rest", None)
-        if "fault" in case:
-            case["fault"] = without_paths(case["fault"], case)
 
 
 def without_paths(text: str, case: dict[str, Any]) -> str:
@@ -93,7 +93,8 @@ def without_paths(text: str, case: dict[str, Any]) -> str:
     """
     for key in ("image", "lesion", "regions", "mask", "layers"):
         if isinstance(case.get(key), str) and case[key]:
-            path = Path(case[key])
-            names = "|".join(map(re.escape, (str(path), path.name)))
-            text = re.sub(names, f"{key} of {case.get('case', '')}", text)
+            path, hidden = Path(case[key]), f"{key} of {case.get('case', '')}"
+            text = re.sub("|".join(map(re.escape, (str(path), path.name))), hidden, text)
+            # other files of the same name, in quotes
+            text = re.sub(rf"'(?:[^']*[^'\w])?{re.escape(path.stem)}(?:[^'\w][^']*)?'", f"'{hidden}'", text)
     return text

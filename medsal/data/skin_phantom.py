@@ -36,7 +36,7 @@ BAND, _ABOVE, _EPIDERMIS = 36, 16, (29, 37)
 _FRAME = slice(5, 222)  # columns that the probe sees
 
 # The streams of random numbers of one seed: a change in one part of a scan leaves the others as they were.
-_PERSON, _PROBE, _SPECKLE, _EVIDENCE = range(4)
+_PERSON, _PROBE, _SKIN, _TISSUE, _MACHINE, _SPECKLE, _EVIDENCE = range(7)
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,12 @@ class PlantedSkin:
         """
         depths = self._depths()
         rows = np.arange(SKIN_SIZE, dtype=np.float32)[:, None]
-        change = np.zeros((SKIN_SIZE, SKIN_SIZE), np.float32) if self.label == 0 else self._change(rows, depths)
-        image = self._scan(rows, depths, change)
+        change = self._change(rows, depths) if self.label > 1 else np.zeros((SKIN_SIZE, SKIN_SIZE), np.float32)
+        end = self._echo_end(depths)
+        image = self._scan(rows, depths, change, end)
         framed = np.zeros_like(image)
         framed[:, _FRAME] = 1
-        evidence = (np.abs(change) > 0).astype(np.uint8)
+        evidence = ((change != 0) | ((rows >= depths.echo) & (rows < end))).astype(np.uint8)
         return SkinImages(image, _layer_map(rows, depths) * framed, evidence * framed)
 
     def _random(self, stream: int, *, per_visit: bool = True) -> np.random.Generator:
@@ -116,21 +117,23 @@ class PlantedSkin:
         thick = np.clip(person.uniform(31, 35) + 1.2 * _wander(probe, 18), *_EPIDERMIS).round()
         lowest = SKIN_SIZE - 3 - (bow + thick).max() - 3 * BAND
         surface = np.round(min(person.uniform(44, 62), lowest) + bow)
-        echo = surface + person.uniform(8, 12) + 0.8 * _wander(probe, 12)
-        fat = surface + thick + 2 * BAND + person.uniform(4, 24) + 2.5 * _wander(probe, 30)
+        echo = surface + person.uniform(6, 13) + 0.8 * _wander(probe, 12)
+        fat = surface + thick + 2 * BAND + person.uniform(2, 34) + 2.5 * _wander(probe, 30)
         return _Depths(surface, surface + thick, echo, fat)
 
+    def _echo_end(self, depths: _Depths) -> np.ndarray:
+        """Where the epidermis' bright echo ends; deeper where it is thickened, never below its layer."""
+        if self.label != 1:
+            return depths.echo
+        rng = self._random(_EVIDENCE)
+        return np.minimum(np.ceil(depths.echo) + np.rint(rng.uniform(10, 17) * _along(rng)), depths.epidermis)
+
     def _change(self, rows: np.ndarray, depths: _Depths) -> np.ndarray:
-        """By how many decibels the class changes the echo, exactly 0 outside of its layer."""
+        """By how many decibels classes 2 and 3 change the echo, exactly 0 outside of their layer."""
         rng = self._random(_EVIDENCE)
         columns = np.arange(SKIN_SIZE, dtype=np.float32)
-        middle, half = rng.uniform(70, 154), rng.uniform(55, 120)
-        along = np.clip((half - np.abs(columns - middle)) / 12, 0, 1)  # how fully the change is there, by column
-        if self.label == 1:
-            end = np.minimum(depths.echo + rng.uniform(10, 17) * along, depths.epidermis)
-            inside = np.clip(end - rows, 0, 1) * (rows >= depths.echo) * (along > 0)
-            return np.asarray(rng.uniform(12, 17) * inside, dtype=np.float32)
         if self.label == 2:
+            along = _along(rng)
             deep = rng.uniform(16, 32) + 1.5 * _wander(rng, 20)
             below = rows - depths.epidermis
             inside = np.clip(below / 3, 0, 1) * np.clip((np.clip(deep, 10, BAND) - below) / 4, 0, 1) * along
@@ -141,13 +144,11 @@ class PlantedSkin:
         inside = np.clip(edge / 0.15, 0, 1) * (np.abs(down) < BAND / 2)
         return np.asarray(-rng.uniform(12, 20) * inside, dtype=np.float32)
 
-    def _scan(self, rows: np.ndarray, depths: _Depths, change: np.ndarray) -> np.ndarray:
+    def _scan(self, rows: np.ndarray, depths: _Depths, change: np.ndarray, end: np.ndarray) -> np.ndarray:
         from scipy.ndimage import gaussian_filter  # here: only the embedded set needs it
 
-        rng, speckle = self._random(_PROBE), self._random(_SPECKLE)
-        rng.uniform(size=64)  # past the numbers of the layers
-        level = self._echo(rows, depths) + change + self._harmless(rng, rows, depths)
-        level = level - rng.uniform(0.08, 0.2) * np.clip(rows - depths.surface, 0, None)
+        rng, speckle = self._random(_MACHINE), self._random(_SPECKLE)
+        level = self._echo(rows, depths, end) + change + self._harmless(rng, rows, depths)
         spread = (rng.uniform(0.7, 1.1), rng.uniform(1.5, 2.6))
         strength = 10 ** (level / 20)
         real, imaginary = (
@@ -162,35 +163,38 @@ class PlantedSkin:
             self._membrane(rng, rows) / 20
         )
         span = rng.uniform(44, 56)
-        value = (20 * np.log10(envelope) + rng.uniform(-5, 5) + span) / (span + 6)
+        value = (20 * np.log10(envelope) + rng.uniform(-7, 6) + span) / (span + 6)
         image = np.rint(255 * np.clip(value, 0, 1)).astype(np.uint8)
         return _in_frame(image)
 
-    def _echo(self, rows: np.ndarray, depths: _Depths) -> np.ndarray:
-        """Strength of the echo of healthy skin in decibels."""
-        person, rng = self._random(_PERSON, per_visit=False), self._random(_PROBE)
-        person.uniform(size=16)  # past the numbers of the layers
-        rng.uniform(size=96)
-        dermis = person.uniform(-20, -13)
-        fibres = person.uniform(2, 4) * _texture(rng, (3.0, 9.0)) + person.uniform(1.5, 3.5) * _texture(
-            rng, (14.0, 26.0)
-        )
-        gel, entry, fat = rng.uniform(-62, -50), rng.uniform(-2, 3), person.uniform(-42, -34)
+    def _echo(self, rows: np.ndarray, depths: _Depths, end: np.ndarray) -> np.ndarray:
+        """Strength of the echo in decibels; the epidermis is bright down to ``end``, all else is healthy."""
+        person, rng = self._random(_SKIN, per_visit=False), self._random(_TISSUE)
+        dermis = person.uniform(-22, -12)
+        fine, coarse = person.uniform(2, 4), person.uniform(1.5, 3.5)
+        fibres = fine * _texture(rng, (3.0, 9.0)) + coarse * _texture(rng, (14.0, 26.0))
+        gel, entry, fat = rng.uniform(-62, -50), rng.uniform(-2, 3), person.uniform(-42, -24)
         dark_top = -person.uniform(0, 4) * np.exp(-np.abs(rows - depths.echo - 6) / 6)
-        level = np.where(rows < depths.surface, gel, -4.0)
+        bright = dermis + rng.uniform(8, 14)
+        level = np.where(rows < depths.surface, gel, bright)
         level = np.where((rows >= depths.surface) & (rows < depths.surface + 2.5), entry, level)
-        level = np.where(rows >= depths.echo, dermis + fibres + dark_top, level)
+        level = np.where(rows >= end, dermis + fibres + dark_top, level)
         septa = 18 * np.clip(_texture(rng, (2.4, 22.0)) - 1.1, 0, 1.2)
         towards = np.clip((rows - depths.fat) / 9, 0, 1)
-        return np.asarray(level + towards * (fat + septa - level), dtype=np.float32)
+        level = level + towards * (fat + septa - level)
+        level = level - rng.uniform(0.08, 0.2) * np.clip(rows - depths.surface, 0, None)
+        # a sheet of connective tissue, as bright as the epidermis and at times as thick: brightness alone says nothing
+        fascia = np.maximum(depths.epidermis + 2.6 * BAND, depths.fat + 8) + rng.uniform(0, 20) + 3 * _wander(rng, 70)
+        inside = np.clip((rng.uniform(-5, 13) + 2 * _wander(rng, 15) - np.abs(rows - fascia)) / 3, 0, 1)
+        return np.asarray(level + inside * (bright + rng.uniform(-4, 3) - level), dtype=np.float32)
 
     def _harmless(self, rng: np.random.Generator, rows: np.ndarray, depths: _Depths) -> np.ndarray:
         """What every class may have: shadows of hairs, bright spots, small vessels, bubbles in the gel; decibels."""
         columns = np.arange(SKIN_SIZE, dtype=np.float32)
         change = np.zeros((SKIN_SIZE, SKIN_SIZE), np.float32)
-        for _ in range(int(rng.poisson(1.2))):
-            shade = np.exp(-(((columns - rng.uniform(10, 214)) / rng.uniform(1.5, 5)) ** 2))
-            change -= rng.uniform(4, 11) * shade * (rows > depths.echo)
+        for _ in range(int(rng.poisson(2))):
+            shade = np.exp(-(((columns - rng.uniform(10, 214)) / rng.uniform(1.5, 9)) ** 2))
+            change -= rng.uniform(4, 14) * shade * (rows > depths.echo)
         for _ in range(int(rng.poisson(7))):
             column = int(rng.integers(8, 216))
             gel = rng.uniform() < 0.5
@@ -205,7 +209,9 @@ class PlantedSkin:
         x = np.linspace(-1, 1, SKIN_SIZE)
         line = rng.uniform(9, 17) + rng.uniform(2, 9) * (x - rng.uniform(-0.2, 0.2)) ** 2 + 0.3 * _wander(rng, 6)
         return np.asarray(
-            rng.uniform(-3, 3) - 9 * np.clip(np.abs(rows - line) - 0.8, 0, 8) - 2.5 * np.abs(_wander(rng, 2))
+            rng.uniform(-3, 3)
+            - 9 * np.clip(np.abs(rows - line) - rng.uniform(0.5, 5), 0, 8)
+            - 2.5 * np.abs(_wander(rng, 2))
         )
 
 
@@ -247,6 +253,12 @@ def _in_frame(image: np.ndarray) -> np.ndarray:
     framed[:, _FRAME] = image[:, _FRAME]
     framed[::28, 1:4] = 160
     return framed
+
+
+def _along(rng: np.random.Generator) -> np.ndarray:
+    """How fully a change is there, by column: over a part of the scan, fading at its ends."""
+    middle, half = rng.uniform(70, 154), rng.uniform(55, 120)
+    return np.asarray(np.clip((half - np.abs(np.arange(SKIN_SIZE) - middle)) / 12, 0, 1))
 
 
 def _wander(rng: np.random.Generator, grain: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from medsal.bundle.fingerprint import identified
 from medsal.bundle.results import named
 from medsal.engines import AttributionEvents
 from medsal.errors import UsageError
-from medsal.ledger import rank
+from medsal.ledger import Ledger, rank
 from medsal.transforms.scores import SCORES
 
 if TYPE_CHECKING:
@@ -41,17 +41,19 @@ class ScoreTable:
 
     At the end of the run the first process writes ``scores.csv`` and ``scores.parquet`` for the cases of all processes:
     one row for each case, map, metric and part. A case that could not be explained has a row without a value for each
-    score that the other cases have. The table holds the cases of this run alone.
+    score that the other cases have. Cases that an earlier run finished are not in the table; they are counted.
 
     Args:
         output_dir: where to write.
+        ledger: lets cases that were finished before be counted.
 
     Attributes:
         table: what was written; None before, and in other processes than the first.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
+    def __init__(self, output_dir: str | Path, ledger: Ledger | None = None) -> None:
         self.output_dir = Path(output_dir)
+        self.ledger = ledger
         self.table: pd.DataFrame | None = None
         self._cases: list[_Case] = []
 
@@ -76,9 +78,11 @@ class ScoreTable:
             if SCORES not in output:
                 raise UsageError("no scores: put transforms such as AveragePrecisiond into postprocessing")
             self._cases.append(_Case(names["case"], names["subject"] or names["case"], tuple(output[SCORES])))
+        scored = {case.case for case in self._cases}
         for failure in engine.state.failures:
             names = identified({"image": "case", **failure.case})
-            self._cases.append(_Case(names["case"], names["subject"] or names["case"]))
+            if names["case"] not in scored:  # else it was explained, and failed to be written
+                self._cases.append(_Case(names["case"], names["subject"] or names["case"]))
 
     def _finish(self, engine: Engine) -> None:  # noqa: ARG002  the signature of an Ignite handler
         """Gather the cases of all processes and write them, in the first."""
@@ -93,6 +97,11 @@ class ScoreTable:
         _LOG.info("%d scores of %d cases in %s", len(self.table), len(cases), self.output_dir)
         if why:
             _LOG.warning("%d scores have no answer: %s", len(missing), why)
+        if self.ledger and self.ledger.skipped:
+            _LOG.warning(
+                "%d cases were finished before and are not in the table of scores; score the stored maps to have all",
+                len(self.ledger.skipped),
+            )
 
 
 def _gathered(cases: list[_Case]) -> list[_Case]:

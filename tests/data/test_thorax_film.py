@@ -83,12 +83,10 @@ def test_the_patients_left_is_on_the_images_right() -> None:
         left, right = ((film.lungs == side).sum(0) @ columns / (film.lungs == side).sum() for side in (1, 2))
         assert left > right + 30
         rows = np.flatnonzero((film.lungs > 0).any(1))
-        high, low = (rows[0] + int(share * np.ptp(rows)) for share in (0.15, 0.65))
-        (upper_left, upper_right), (lower_left, lower_right) = (
-            (np.flatnonzero(film.lungs[row] == 1).min(), np.flatnonzero(film.lungs[row] == 2).max())
-            for row in (high, low)
-        )
-        spine = (upper_left + upper_right) / 2
+        high, low = (rows[0] + int(share * np.ptp(rows)) for share in (0.15, 0.72))
+        upper = np.flatnonzero(film.lungs[high] == 1).min(), np.flatnonzero(film.lungs[high] == 2).max()
+        lower_left, lower_right = np.flatnonzero(film.lungs[low] == 1).min(), np.flatnonzero(film.lungs[low] == 2).max()
+        spine = sum(upper) / 2
         assert lower_left - spine > 1.3 * (spine - lower_right)
         way = 0.8 * (lower_left - spine)
         heart, lung = (film.image[low - 2 : low + 3, round(spine + sign * way)].mean() for sign in (1, -1))
