@@ -141,7 +141,14 @@ class Evaluation:
             partners=self.scorer.partners,
             prior=sorted(self.scorer.prior.prior.cases) if self.scorer.prior else [],
         )
-        for line in render(summary).splitlines():
+        text = render(summary)
+        if self.settings.adversaries:
+            from medsal.scoring.adversaries import render_adversaries, report_adversaries, write_adversaries
+
+            report = report_adversaries(scores, self.settings)
+            write_adversaries(self.folder, report)
+            text += "\n" + render_adversaries(report)
+        for line in text.splitlines():
             _LOG.info("%s", line)
         for case, why in self.cases.excluded.items():
             _LOG.warning("left out: %s %s", case, why)
