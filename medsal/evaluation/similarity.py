@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from medsal.errors import UsageError
-from medsal.evaluation.ranking import CHUNK
-from medsal.evaluation.ties import ranks
+from medsal.evaluation.ties import CHUNK, ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
