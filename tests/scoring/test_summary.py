@@ -290,8 +290,8 @@ def test_small_and_odd_tables_give_numbers_or_reasons_and_no_warning(make_row, s
 def test_less_cover_of_the_background_is_better():
     rng = np.random.default_rng(0)
     rows = [
-        {"case": f"c{n}", "patient": f"p{n}", "kind": "method", "method": method, "metric": "layer_coverage", "part": part,
-         "side": "absolute", "value": level + rng.normal(0, 0.02), "null": 0.4, "reason": ""}
+        {"case": f"c{n}", "patient": f"p{n}", "kind": "method", "method": method, "metric": "layer_coverage",
+         "part": part, "side": "absolute", "value": level + rng.normal(0, 0.02), "null": 0.4, "reason": ""}
         for n in range(8)
         for method, level in (("good", 0.2), ("bad", 0.7))
         for part in ("top", "background")
