@@ -1,0 +1,142 @@
+"""MONAI transforms that read DICOM: instead of ``LoadImaged``, whose DICOM readers guess where medsal refuses.
+
+The configuration of a bundle names them: ``{"_target_": "medsal.dicom.transforms.LoadDicomSeriesd", "keys": "image"}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+
+from medsal.dicom.film import read_film
+from medsal.dicom.safe import LIMITS, Limits
+from medsal.dicom.series import read_series
+
+__all__ = [
+    "LoadDicomFilm",
+    "LoadDicomFilmD",
+    "LoadDicomFilmDict",
+    "LoadDicomFilmd",
+    "LoadDicomSeries",
+    "LoadDicomSeriesD",
+    "LoadDicomSeriesDict",
+    "LoadDicomSeriesd",
+]
+
+
+class LoadDicomSeries(Transform):  # type: ignore[misc]  # MONAI is untyped
+    """Read an MR or CT series as a volume; `medsal.dicom.read_series` says how.
+
+    Args:
+        limits: what is read; the usual ones if None.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or LIMITS
+
+    def __call__(self, source: str | Path | Sequence[str | Path]) -> MetaTensor:
+        """Read one series.
+
+        Args:
+            source: its folder, a DICOMDIR, or its files.
+
+        Returns:
+            ``(1, columns, rows, slices)`` float32 with affine and native grid.
+        """
+        return read_series(source, limits=self.limits)
+
+
+class LoadDicomFilm(Transform):  # type: ignore[misc]  # MONAI is untyped
+    """Read a CR or DX film as it is meant to be seen; `medsal.dicom.read_film` says how.
+
+    Args:
+        voi: number of the window to apply, None for none: what the model was trained on.
+        limits: what is read; the usual ones if None.
+    """
+
+    def __init__(self, voi: int | None = None, limits: Limits | None = None) -> None:
+        self.voi = voi
+        self.limits = limits or LIMITS
+
+    def __call__(self, source: str | Path) -> MetaTensor:
+        """Read one film.
+
+        Args:
+            source: its file.
+
+        Returns:
+            ``(1, rows, columns)`` float32.
+        """
+        return read_film(source, voi=self.voi, limits=self.limits)
+
+
+class LoadDicomSeriesd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """Dictionary version of `LoadDicomSeries`.
+
+    Args:
+        keys: of the folders, DICOMDIRs or lists of files.
+        limits: what is read; the usual ones if None.
+        allow_missing_keys: pass over keys that a case does not have.
+    """
+
+    def __init__(self, keys: KeysCollection, limits: Limits | None = None, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.loader = LoadDicomSeries(limits)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read the series of a case.
+
+        Args:
+            data: the case.
+
+        Returns:
+            It, with images.
+        """
+        case = dict(data)
+        for key in self.key_iterator(case):
+            case[key] = self.loader(case[key])
+        return case
+
+
+class LoadDicomFilmd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """Dictionary version of `LoadDicomFilm`.
+
+    Args:
+        keys: of the files.
+        voi: number of the window to apply, None for none.
+        limits: what is read; the usual ones if None.
+        allow_missing_keys: pass over keys that a case does not have.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        voi: int | None = None,
+        limits: Limits | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.loader = LoadDicomFilm(voi, limits)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read the films of a case.
+
+        Args:
+            data: the case.
+
+        Returns:
+            It, with images.
+        """
+        case = dict(data)
+        for key in self.key_iterator(case):
+            case[key] = self.loader(case[key])
+        return case
+
+
+LoadDicomSeriesD = LoadDicomSeriesDict = LoadDicomSeriesd
+LoadDicomFilmD = LoadDicomFilmDict = LoadDicomFilmd
