@@ -50,6 +50,7 @@ class Reason(StrEnum):
     AMBIGUOUS = "ambiguous"
     NOT_NATIVE = "not_native"
     BURNED_IN = "burned_in"
+    BLANK_MAP = "blank_map"
 
 
 REASONS: dict[Reason, str] = {
@@ -92,6 +93,7 @@ REASONS: dict[Reason, str] = {
     Reason.AMBIGUOUS: "several series meet the selection rules where one was wanted",
     Reason.NOT_NATIVE: "a map cannot be brought to the grid of its series, or does not cover it",
     Reason.BURNED_IN: "burned-in annotation: the pixels may show who the patient is",
+    Reason.BLANK_MAP: "a map that is 0 everywhere: there is no region of highest attribution",
 }
 """What each code means; the table of `docs/dicom.md`."""
 

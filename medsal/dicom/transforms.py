@@ -1,4 +1,4 @@
-"""MONAI transforms that read DICOM: instead of ``LoadImaged``, whose DICOM readers guess where medsal refuses.
+"""MONAI transforms that read and write DICOM, instead of ``LoadImaged``, whose readers guess where medsal refuses.
 
 The configuration of a bundle names them: ``{"_target_": "medsal.dicom.transforms.LoadDicomSeriesd", "keys": "image"}``.
 """
@@ -6,6 +6,7 @@ The configuration of a bundle names them: ``{"_target_": "medsal.dicom.transform
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from monai.transforms import MapTransform, Transform
 
 from medsal.dicom.film import read_film
 from medsal.dicom.safe import LIMITS, Limits
+from medsal.dicom.save import Findings, write_dicom
 from medsal.dicom.series import read_series
+from medsal.dicom.uids import Provenance
 
 __all__ = [
     "LoadDicomFilm",
@@ -26,6 +29,9 @@ __all__ = [
     "LoadDicomSeriesD",
     "LoadDicomSeriesDict",
     "LoadDicomSeriesd",
+    "SaveDicomD",
+    "SaveDicomDict",
+    "SaveDicomd",
 ]
 
 
@@ -138,5 +144,51 @@ class LoadDicomFilmd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
         return case
 
 
+class SaveDicomd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """Write maps as DICOM objects for the images that they belong to; `medsal.dicom.write_dicom` says how.
+
+    Args:
+        keys: of the maps, ``(1, *space)``, whose meta came along from `LoadDicomSeriesd` or `LoadDicomFilmd`.
+        output_dir: where; a folder with a pseudonym for each series is made in it.
+        provenance: what made them: a `medsal.dicom.Provenance` or its entries; the method is the key where it has none.
+        kinds: of ``sc``, ``seg``, ``pm``, ``sr``; None: overlays and report, and the region for series.
+        findings_key: of a `medsal.dicom.Findings` or its entries in the case.
+        allow_missing_keys: pass over keys that a case does not have.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | Path,
+        provenance: Provenance | Mapping[str, str],
+        kinds: Sequence[str] | None = None,
+        findings_key: str = "findings",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir = Path(output_dir)
+        self.provenance = provenance if isinstance(provenance, Provenance) else Provenance(**provenance)
+        self.kinds = kinds
+        self.findings_key = findings_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the maps of a case.
+
+        Args:
+            data: the case.
+
+        Returns:
+            It, with the list of files of each map under ``<key>_dicom``.
+        """
+        case = dict(data)
+        given = case.get(self.findings_key)
+        findings = given if given is None or isinstance(given, Findings) else Findings(**given)
+        for key in self.key_iterator(case):
+            made = self.provenance if self.provenance.method else replace(self.provenance, method=str(key))
+            case[f"{key}_dicom"] = write_dicom(case[key], self.output_dir, made, findings, self.kinds)
+        return case
+
+
+SaveDicomD = SaveDicomDict = SaveDicomd
 LoadDicomSeriesD = LoadDicomSeriesDict = LoadDicomSeriesd
 LoadDicomFilmD = LoadDicomFilmDict = LoadDicomFilmd

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, Orientationd, Resized
 
 from medsal.dicom import NativeGrid, map_to_native
-from medsal.dicom.transforms import LoadDicomFilmd, LoadDicomSeriesd
+from medsal.dicom.transforms import LoadDicomFilmd, LoadDicomSeriesd, SaveDicomd
 from medsal.errors import InputError
 from tests.dicom.builders import film, oblique, save, save_all, slices_of
 
@@ -50,3 +51,25 @@ def test_a_refusal_is_an_input_error_and_missing_keys_can_be_allowed(tmp_path):
     with pytest.raises(InputError, match="missing_slices"):
         LoadDicomSeriesd("image")({"image": folder})
     assert LoadDicomSeriesd("image", allow_missing_keys=True)({"label": 1}) == {"label": 1}
+
+
+def test_maps_of_a_chain_are_written_for_their_images(tmp_path):
+    source = save_all(slices_of(12, oblique(), rows=20, columns=24), tmp_path / "source")
+    chain = Compose(
+        [LoadDicomSeriesd("image"), Orientationd("image", "RAS", labels=None), Resized("image", (16, 18, 10))]
+    )
+    case = chain({"image": source, "findings": {"prediction": "HC", "probabilities": {"HC": 0.9}}})
+    case["gradcam"] = case["image"].clone()
+    saver = SaveDicomd("gradcam", tmp_path / "out", {"bundle": "demo"}, findings_key="findings")
+    files = saver(case)["gradcam_dicom"]
+    assert len(files) == 8 + 1 + 1
+    assert {path.parent.name for path in files} == {case["image"].meta["filename_or_obj"]}
+    assert {str(pydicom.dcmread(path).SeriesDescription) for path in files} == {
+        "medsal gradcam overlay (research)",
+        "medsal gradcam region of highest attribution (research)",
+        "medsal gradcam report (research)",
+    }
+    film_source = save(film(WindowCenter=2000, WindowWidth=1000), tmp_path / "film.dcm")
+    case = Compose([LoadDicomFilmd("image", voi=0), Resized("image", (10, 15))])({"image": film_source})
+    files = SaveDicomd("image", tmp_path / "out", {"bundle": "demo"})(case)["image_dicom"]
+    assert [path.name[:2] for path in files] == ["sc", "sr"]
