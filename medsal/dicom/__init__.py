@@ -33,6 +33,7 @@ _HOME = {
     "PhiFilter": "phi",
     "pseudonym": "phi",
     "quiet": "phi",
+    "deidentify": "deid",
     "Findings": "save",
     "results": "save",
     "save_results": "save",
