@@ -105,7 +105,7 @@ def _title(study: Study, place: int | None) -> str:
     parts = [made.method or "attribution", f"class {made.target}" if made.target else "", made.bundle]
     if place is not None:
         parts.append(f"slice {place + 1} of {study.grid.shape[-1]}")
-    return " · ".join(part for part in parts if part)
+    return " · ".join(part for part in [*parts, "right: |relevance| on the image"] if part)
 
 
 def pixel_spacing(grid: NativeGrid) -> tuple[float, float]:

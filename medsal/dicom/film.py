@@ -90,6 +90,7 @@ def read_film(source: str | Path | Opened, *, voi: int | None = None, limits: Li
             "view": view_of(opened),
             "laterality": opened.text("ImageLaterality") or opened.text("Laterality"),
             "spacing_from": source_of_spacing,
+            "intent": opened.text("PresentationIntentType"),
             "photometric": opened.text("PhotometricInterpretation"),
             "voi": voi,
         },

@@ -12,6 +12,7 @@ from medsal.export.colours import font, table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.ImageDraw import ImageDraw
 
 LONGEST = 1280
 """Most pixels along the longer side of a picture."""
@@ -36,16 +37,17 @@ def compose(
     Returns:
         ``(height, width, 3)`` uint8 on black, at most `LONGEST` along its longer side.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image
+    from PIL.ImageDraw import Draw
 
     top = _MARGIN + _LINE * (1 + len(lines)) + 6
     width, height = _panel(grey.shape, spacing, top)
     size = (2 * _MARGIN + 2 * width + 2 * _GAP + _BAR + _BAR_TEXT, top + height + _MARGIN)
     sheet = Image.new("RGB", size)
-    pen = ImageDraw.Draw(sheet)
+    pen = Draw(sheet)
     pen.text((_MARGIN, _MARGIN - 4), NOTICE, _WARNING, font(17))
     for number, line in enumerate(lines, 1):
-        pen.text((_MARGIN, _MARGIN + number * _LINE - 4), line, _INK, font(14))
+        pen.text((_MARGIN, _MARGIN + number * _LINE - 4), _fitting(pen, line, size[0] - 2 * _MARGIN), _INK, font(14))
     panels = (np.repeat(grey[..., None], 3, axis=2), _under_map(grey, relevance, limit))
     for number, colours in enumerate(panels):
         panel = Image.fromarray(np.ascontiguousarray(colours)).resize((width, height), Image.Resampling.BILINEAR)
@@ -56,6 +58,13 @@ def compose(
     for place, value in ((0.0, limit), (0.5, limit / 2), (1.0, 0.0)):
         pen.text((left + _BAR + 5, top + place * (height - 14)), f"{value:.3g}", _INK, font(12))
     return np.asarray(sheet, dtype=np.uint8)
+
+
+def _fitting(pen: ImageDraw, line: str, width: int) -> str:
+    """A line, cut where it would leave the picture."""
+    while pen.textlength(line, font(14)) > width:
+        line = line.removesuffix("...")[:-1] + "..."
+    return line
 
 
 def _under_map(grey: NDArray[Any], relevance: NDArray[Any], limit: float) -> NDArray[np.uint8]:

@@ -151,7 +151,7 @@ def check_one_series(opened: Sequence[Opened]) -> None:
 
 
 def _check_slices(opened: Sequence[Opened], limits: Limits) -> None:
-    """Everything but geometry and pixels that single slices must have in common."""
+    """Everything but geometry and pixels that single slices must be."""
     for one in opened:
         if one.text("SOPClassUID") not in CLASSIC:
             raise Refusal(Reason.UNSUPPORTED_CLASS, one.text("SOPClassUID"))
@@ -160,6 +160,19 @@ def _check_slices(opened: Sequence[Opened], limits: Limits) -> None:
             raise Refusal(Reason.COLOUR)
         if one.text("PhotometricInterpretation") != "MONOCHROME2":
             raise Refusal(Reason.PHOTOMETRIC, "MONOCHROME1 in a volume")
+        if "MOSAIC" in one.text("ImageType").upper().split("\\"):
+            raise Refusal(Reason.UNSUPPORTED_CLASS, "mosaic: many slices in one image")
+        if CLASSIC[one.text("SOPClassUID")] == "CT" and not one.text("RescaleSlope") and not _has_table(one):
+            raise Refusal(Reason.RESCALE, "a CT without Hounsfield units")
+    _check_together(opened, limits)
+
+
+def _has_table(opened: Opened) -> bool:
+    return bool(opened.header.get("ModalityLUTSequence"))
+
+
+def _check_together(opened: Sequence[Opened], limits: Limits) -> None:
+    """One size that is not too large, one frame of reference."""
     sizes = {(one.number("Rows"), one.number("Columns")) for one in opened}
     if len(sizes) > 1:
         raise Refusal(Reason.MIXED_SIZES, " and ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes)))

@@ -24,7 +24,7 @@ NOTICE = "RESEARCH - NOT FOR DIAGNOSTIC USE"
 SERIES_NUMBERS = {"sc": 9001, "seg": 9002, "pm": 9003, "sr": 9004}
 """Kind of object -> number of its series."""
 
-_WORDS = {"sc": "overlay", "seg": "region of highest attribution", "pm": "attribution map", "sr": "report"}
+_WORDS = {"sc": "overlay", "seg": "top region", "pm": "attribution map", "sr": "report"}
 _COPIED = ("BodyPartExamined", "InstitutionName", "StudyDescription")
 _AGE = re.compile(r"\d{3}[DWMY]")
 
@@ -125,7 +125,7 @@ class Study:
         from pydicom.sr.codedict import codes
 
         what = " ".join(part for part in (self.provenance.method, _WORDS[kind]) if part)
-        result.SeriesDescription = f"{MANUFACTURER} {what} (research)"[:64]
+        result.SeriesDescription = f"{MANUFACTURER} {what[:46].strip()} (research)"  # at most 64 characters
         result.Manufacturer = MANUFACTURER
         result.ManufacturerModelName = self.provenance.bundle[:64] or MANUFACTURER
         result.SoftwareVersions = self.provenance.version

@@ -66,7 +66,7 @@ def test_maps_of_a_chain_are_written_for_their_images(tmp_path):
     assert {path.parent.name for path in files} == {case["image"].meta["filename_or_obj"]}
     assert {str(pydicom.dcmread(path).SeriesDescription) for path in files} == {
         "medsal gradcam overlay (research)",
-        "medsal gradcam region of highest attribution (research)",
+        "medsal gradcam top region (research)",
         "medsal gradcam report (research)",
     }
     film_source = save(film(WindowCenter=2000, WindowWidth=1000), tmp_path / "film.dcm")

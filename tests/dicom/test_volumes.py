@@ -173,6 +173,12 @@ def _mixed(keyword, value, index=2):
     return build
 
 
+def unscaled(dataset: FileDataset) -> FileDataset:
+    del dataset.RescaleSlope
+    del dataset.RescaleIntercept
+    return dataset
+
+
 MORE = {
     "another patient": (_mixed("PatientID", "OTHER"), Reason.MIXED_SERIES),
     "another frame of reference": (_mixed("FrameOfReferenceUID", "1.2.3.4.5"), Reason.MIXED_FRAMES_OF_REFERENCE),
@@ -182,6 +188,11 @@ MORE = {
     "monochrome 1": (_mixed("PhotometricInterpretation", "MONOCHROME1"), Reason.PHOTOMETRIC),
     "slope 0": (_mixed("RescaleSlope", 0), Reason.RESCALE),
     "own result": (_mixed("Manufacturer", "medsal"), Reason.OWN_RESULT),
+    "a mosaic": (
+        lambda: [_mixed("ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"], 0)()[0]],
+        Reason.UNSUPPORTED_CLASS,
+    ),
+    "a CT without rescale": (lambda: [unscaled(one) for one in slices_of(sop_class=CT)], Reason.RESCALE),
     "secondary capture": (_mixed("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7"), Reason.UNSUPPORTED_CLASS),
     "orientation that is none": (_mixed("ImageOrientationPatient", [1, 0, 0, 1, 0, 0], 0), Reason.NO_GEOMETRY),
     "shifted in its plane": (_mixed("ImagePositionPatient", [-3.0, -7.0, -5.0]), Reason.IRREGULAR_SPACING),
