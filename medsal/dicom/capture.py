@@ -58,14 +58,15 @@ def most_attributed(relevance: NDArray[Any], count: int) -> list[int]:
         count: how many at most.
 
     Returns:
-        Their indices, ascending.
+        Their indices, ascending; slices without any are left out, unless there is no other.
 
     Example:
-        >>> most_attributed(np.array([[[0.0, 3, -5, 1]]]), 2)
-        [1, 2]
+        >>> most_attributed(np.array([[[0.0, 3, -5, 1]]]), 2), most_attributed(np.array([[[0.0, 0, -5]]]), 2)
+        ([1, 2], [2])
     """
     sums = np.abs(relevance).sum((0, 1))
-    return sorted(int(index) for index in np.argsort(-sums, kind="stable")[:count])
+    most = np.argsort(-sums, kind="stable")[:count]
+    return sorted(int(index) for index in most if sums[index] > 0) or [int(most[0])]
 
 
 def _capture(

@@ -17,7 +17,7 @@ from medsal.errors import UsageError
 from medsal.files import write_file
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import Dataset, FileDataset
 
 _SHOWS_TEXT = ("1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1")
 """Secondary capture and ultrasound: the patient's name usually stands in the pixels."""
@@ -68,11 +68,11 @@ def deidentify(source: str | Path | Opened, folder: str | Path, key: bytes, *, l
     return write_file(Path(folder) / f"{pseudonym(dataset.SOPInstanceUID, 'image')}.dcm", content)
 
 
-def remove_identity(dataset: Dataset, key: bytes) -> None:
+def remove_identity(dataset: FileDataset, key: bytes) -> None:
     """Take the identity out of an object.
 
     Args:
-        dataset: is changed; with its file meta.
+        dataset: is changed, its file meta and preamble too.
         key: as `deidentify` takes it.
     """
     from dicomanonymizer.simpledicomanonymizer import anonymize_dataset, initialize_actions_2024b, keep
@@ -82,8 +82,10 @@ def remove_identity(dataset: Dataset, key: bytes) -> None:
     patient = _digest(key, "patient", dataset.get("PatientID"), dataset.get("IssuerOfPatientID"))
     dataset.remove_private_tags()
     _remove_overlays(dataset)
-    for part in (dataset, dataset.file_meta):
-        part.walk(lambda _, element: _replace_uids(element, key))
+    dataset.walk(lambda _, element: _replace_uids(element, key))
+    meta = type(dataset.file_meta)()
+    meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID  # saving adds the rest
+    dataset.file_meta, dataset.preamble = meta, b"\0" * 128
     actions = initialize_actions_2024b()
     own = {tag: keep for tag in actions if len(tag) == 2 and _is_uid(tag)}
     anonymize_dataset(dataset, own, base_rules_gen=initialize_actions_2024b)

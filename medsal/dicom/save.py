@@ -15,7 +15,7 @@ from medsal.dicom.parametric import parametric_map
 from medsal.dicom.phi import pseudonym
 from medsal.dicom.segmentation import segmentation
 from medsal.dicom.series import read_series
-from medsal.dicom.sources import Study, open_study
+from medsal.dicom.sources import SERIES_NUMBERS, Study, open_study
 from medsal.dicom.structured import report
 from medsal.dicom.uids import Provenance
 from medsal.errors import UsageError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
     from pydicom import Dataset
 
-KINDS = ("sc", "seg", "pm", "sr")
 FILM_KINDS, SERIES_KINDS = ("sc", "sr"), ("sc", "seg", "sr")
 """What is written where nothing else is asked for."""
 
@@ -76,9 +75,9 @@ def results(
     """
     said = findings or Findings()
     wanted = tuple(kinds) if kinds is not None else (FILM_KINDS if len(study.grid.shape) == 2 else SERIES_KINDS)
-    unknown = sorted(set(wanted) - set(KINDS))
+    unknown = sorted(set(wanted) - set(SERIES_NUMBERS))
     if unknown:
-        raise UsageError(f"kinds of DICOM results: wanted of {', '.join(KINDS)}, got {', '.join(unknown)}")
+        raise UsageError(f"kinds of DICOM results: wanted of {', '.join(SERIES_NUMBERS)}, got {', '.join(unknown)}")
     made: list[Dataset] = []
     if "sc" in wanted:
         made += captures(study, image, relevance, lines=said.lines)
@@ -132,7 +131,7 @@ def save_results(made: Sequence[Dataset], folder: str | Path) -> list[Path]:
     """
     files = []
     for result in made:
-        kind = {"SEG": "seg", "SR": "sr", "OT": "sc"}.get(str(result.Modality), "pm")
+        kind = next(kind for kind, number in SERIES_NUMBERS.items() if number == result.SeriesNumber)
         name = f"{pseudonym(result.SeriesInstanceUID, kind)}_{int(result.InstanceNumber):03d}.dcm"
 
         def content(file: IO[bytes], whole: Dataset = result) -> None:

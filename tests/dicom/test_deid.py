@@ -49,7 +49,12 @@ def full(dataset):
     dataset.add_new(0x00091010, "LO", "CANARY private")
     dataset.add_new(0x00090010, "LO", "CANARY MAKER")
     dataset.add_new(0x60000010, "US", 2)
-    dataset.add_new(0x60000022, "LO", "Canarybird overlay")
+    dataset.add_new(0x60000022, "LO", "overlay of her left hand")
+    dataset.file_meta.SourceApplicationEntityTitle = "CANARYAE"
+    dataset.preamble = b"CANARY".ljust(128)
+    region = Dataset()
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "1", "99X", "lungs of Canarybird"
+    dataset.AnatomicRegionSequence = Sequence([region])
     inner = Dataset()
     inner.PatientID, inner.CodeMeaning, inner.CodeValue = "CANARY-4711", "x-ray of Canarybird", "1"
     inner.add_new(0x00091010, "LO", "CANARY private")
@@ -63,9 +68,11 @@ def test_no_planted_value_is_left(tmp_path):
     path = deidentify(save(full(film()), tmp_path / "film.dcm"), tmp_path / "out", KEY)
     content = path.read_bytes()
     assert b"canary" not in content.lower()
-    for gone in (b"19610411", b"20250411", b"555-", b"1.2.3.4711"):
+    for gone in (b"19610411", b"20250411", b"555-", b"1.2.3.4711", b"left hand"):
         assert gone not in content
     copy = pydicom.dcmread(path)
+    assert copy.AnatomicRegionSequence[0].CodeValue == "1"
+    assert copy.ViewPosition == "PA"
     assert copy.PatientIdentityRemoved == "YES"
     assert copy.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     assert copy.SOPInstanceUID == copy.file_meta.MediaStorageSOPInstanceUID

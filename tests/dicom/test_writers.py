@@ -13,9 +13,9 @@ import torch
 
 from medsal.dicom import NativeGrid, Provenance, Reason, Refusal, is_own, read_film, read_series, scan_folder
 from medsal.dicom.checks import ResultError, check_result, dciodvfy
-from medsal.dicom.save import FILM_KINDS, KINDS, SERIES_KINDS, Findings, results, save_results
+from medsal.dicom.save import FILM_KINDS, SERIES_KINDS, Findings, results, save_results
 from medsal.dicom.segmentation import segmentation, top_share
-from medsal.dicom.sources import NOTICE, open_study
+from medsal.dicom.sources import NOTICE, SERIES_NUMBERS, open_study
 from medsal.errors import UsageError
 from medsal.geometry import placed
 from tests.dicom.builders import (
@@ -136,7 +136,7 @@ def test_all_values_of_a_parametric_map(tmp_path):
 @pytest.mark.parametrize("source", ["series", "film"])
 def test_the_validator_finds_no_error(source, tmp_path):
     image, study = volume_study(tmp_path) if source == "series" else film_study(tmp_path)
-    kinds = KINDS if source == "series" else ("sc", "seg", "sr")
+    kinds = tuple(SERIES_NUMBERS) if source == "series" else ("sc", "seg", "sr")
     program("dciodvfy", "Debian package dicom3tools")
     for path in written(tmp_path, study, image, kinds):
         assert not dciodvfy(path), path.name
@@ -210,7 +210,7 @@ def test_names_in_any_script_survive(characters, source, tmp_path):
     else:
         image = read_film(save(named(film()), tmp_path / "film.dcm"))
         study = open_study(NativeGrid.of(image), MADE)
-    files = written(tmp_path, study, image, KINDS if source == "series" else ("sc", "seg", "sr"))
+    files = written(tmp_path, study, image, tuple(SERIES_NUMBERS) if source == "series" else ("sc", "seg", "sr"))
     assert len(files) >= 3
     for path in files:
         result = pydicom.dcmread(path)
