@@ -28,9 +28,9 @@ class Swin(nn.Module):
         return self.head(self.body(x)[-1].flatten(2).mean(2))
 
 
-def vit(dims: int) -> nn.Module:
-    return nets.ViT(1, IMAGE[dims][1:], (16, 16, 8)[:dims] if dims == 2 else (8,) * 3, hidden_size=48, mlp_dim=64,
-                    num_heads=4, num_layers=3, classification=True, spatial_dims=dims, num_classes=2)  # fmt: skip
+def vit(dims: int, shape: tuple[int, ...], patch: tuple[int, ...], proj: str = "conv") -> nn.Module:
+    return nets.ViT(1, shape[:dims], patch[:dims], hidden_size=48, mlp_dim=64, num_heads=4, num_layers=3,
+                    proj_type=proj, classification=True, spatial_dims=dims, num_classes=2)  # fmt: skip
 
 
 def efficientnet(dims: int) -> nn.Module:
@@ -46,7 +46,7 @@ MONAI: dict[str, Callable[[int], nn.Module]] = {
     "SEResNet50": lambda dims: nets.SEResNet50(spatial_dims=dims, in_channels=1, num_classes=2),
     "EfficientNetBN-b0": efficientnet,
     "EfficientNetV2 (medsal)": lambda dims: EfficientNetV2(dims, 1, 2, "nano"),
-    "ViT": vit,
+    "ViT": lambda dims: vit(dims, IMAGE[dims][1:], (16, 16) if dims == 2 else (8,) * 3),
     "Swin encoder": Swin,
 }
 TORCHVISION = ("inception_v3", "googlenet", "mobilenet_v2", "densenet201", "resnet101", "efficientnet_v2_s")

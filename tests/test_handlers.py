@@ -17,13 +17,13 @@ from monai.data import DataLoader
 from monai.networks.nets import DenseNet
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd, Resized
 
-from medsal import handlers
 from medsal.bundle.results import case_result, probability, slice_choice
 from medsal.data.cases import CaseDataset, collate_cases
 from medsal.engines import AttributionEvaluator
 from medsal.errors import MedsalError
 from medsal.export import ExportOptions
 from medsal.handlers import ExplanationExporter, ProgressBar, duration
+from medsal.handlers import exporter as exporting
 from medsal.ledger import Ledger
 
 OPTIONS = ExportOptions(slices="8")
@@ -111,9 +111,9 @@ def test_a_second_run_does_only_what_is_missing(
         cases[1]["image"],
     )
     written: list[str] = []
-    real = handlers.export_case
+    real = exporting.export_case
     monkeypatch.setattr(
-        handlers, "export_case", lambda result, *rest: (written.append(result.case), real(result, *rest))[1]
+        exporting, "export_case", lambda result, *rest: (written.append(result.case), real(result, *rest))[1]
     )
     exporter, _ = run(tmp_path, cases)
     assert written == ["sub-1"]
@@ -125,14 +125,14 @@ def test_a_second_run_does_only_what_is_missing(
 def test_a_case_that_cannot_be_written_is_its_own_failure(
     tmp_path: Path, cases: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = handlers.export_case
+    real = exporting.export_case
 
     def picky(result: Any, *rest: Any) -> Any:
         if result.case == "sub-0":
             raise ZeroDivisionError("a drawing\nwent wrong")
         return real(result, *rest)
 
-    monkeypatch.setattr(handlers, "export_case", picky)
+    monkeypatch.setattr(exporting, "export_case", picky)
     exporter, _ = run(tmp_path, [cases[0], cases[2]], batch_size=2)
     assert exporter.outcome is not None
     assert dict(exporter.outcome.cases) == {"sub-0": "failed", "sub-2": "done"}
@@ -142,7 +142,7 @@ def test_a_case_that_cannot_be_written_is_its_own_failure(
 def test_a_full_disk_ends_the_run_and_what_is_finished_stays(
     tmp_path: Path, cases: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = handlers.export_case
+    real = exporting.export_case
 
     def full(result: Any, *rest: Any) -> Any:
         if result.case == "sub-2":
@@ -151,10 +151,10 @@ def test_a_full_disk_ends_the_run_and_what_is_finished_stays(
             )
         return real(result, *rest)
 
-    monkeypatch.setattr(handlers, "export_case", full)
+    monkeypatch.setattr(exporting, "export_case", full)
     with pytest.raises(MedsalError, match="No space left"):
         run(tmp_path, [cases[0], cases[2]])
-    monkeypatch.setattr(handlers, "export_case", real)
+    monkeypatch.setattr(exporting, "export_case", real)
     exporter, _ = run(tmp_path, [cases[0], cases[2]])
     assert exporter.outcome is not None
     assert (exporter.outcome.exit_code, exporter.outcome.skipped) == (0, 1)
@@ -259,6 +259,15 @@ def test_an_image_that_came_from_no_file_stays_on_its_own_grid() -> None:
     assert result.native.shape == image.shape
     assert result.label is None
     torch.testing.assert_close(result.native_maps["a"].affine, image.affine)
+
+
+def test_scores_beside_the_maps_are_no_maps() -> None:
+    from monai.data import MetaTensor
+
+    image = MetaTensor(torch.rand(1, 4, 5, 6))
+    output = {"image": image, "pred": torch.zeros(2), "saliency_a": image * 2}
+    output |= {"saliency_a_entropy": 1.0, "saliency_a_entropy_reason": "", "saliency_a_region_scores": torch.ones(3)}
+    assert list(case_result({"case": "a", "subject": "a", "session": ""}, output).maps) == ["a"]
 
 
 def test_an_anonymous_case_does_not_say_which_file_it_was(cases: list[dict[str, Any]]) -> None:

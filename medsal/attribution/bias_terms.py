@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from medsal.attribution.features import channels_last
+from medsal.attribution.layouts import channels_last
 from medsal.attribution.rules.operations import operation_name
 
 CONVOLUTIONS = frozenset(f"conv{form}{n}d" for form in ("", "_transpose") for n in (1, 2, 3))

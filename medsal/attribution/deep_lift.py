@@ -10,7 +10,8 @@ from torch import Tensor
 
 from medsal.attribution.baseline import Baseline, baseline_images
 from medsal.attribution.classifier import gradients_of
-from medsal.attribution.features import FeatureReader, spatial
+from medsal.attribution.features import FeatureReader
+from medsal.attribution.layouts import spatial
 from medsal.attribution.probe import Probe
 from medsal.attribution.relevance import reduce_channels
 from medsal.attribution.rules.deep_lift import BaselinePass, ImagePass

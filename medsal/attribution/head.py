@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medsal.attribution import memory
-from medsal.attribution.features import channels_last, layout
+from medsal.attribution.layouts import channels_last, layout
 from medsal.attribution.passes import HALF
 from medsal.attribution.probe import Probe
 from medsal.attribution.replay import Player, Recorder, run_with
@@ -163,7 +163,7 @@ class Head:
             return run_with(self.module, hand, lambda: self.probe.forward(image))
 
     def in_layout(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Lay features out as the layer does; the inverse of ``features.spatial``.
+        """Lay features out as the layer does; the inverse of ``layouts.spatial``.
 
         Args:
             features: ``(N, C, *layer_space)``.

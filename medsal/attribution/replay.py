@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medsal.attribution.rules.arguments import tensors_in
 from medsal.attribution.rules.operations import LINEAR, SINGLY_LINEAR, operation_name
-from medsal.attribution.tape import Below, CannotReplayError, Recording, Same, Shape, Tape, mapped, tensors_in
+from medsal.attribution.tape import Below, CannotReplayError, Recording, Same, Shape, Tape, mapped
 
 ONCE_LINEAR = SINGLY_LINEAR | frozenset("mul matmul mm bmm baddbmm".split())
 """Operations that are linear in one argument, where the others do not depend on it."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from medsal.attribution.rules.arguments import tensors_in
 from medsal.attribution.rules.operations import in_place, operation_name
 
 SIZES = frozenset("size numel nelement len".split())
@@ -169,24 +170,6 @@ class Tape(TorchFunctionMode):
             yield
         finally:
             self._paused = False
-
-
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Walk nested arguments.
-
-    Args:
-        values: tensors, and lists, tuples and dictionaries of them.
-
-    Yields:
-        The tensors.
-    """
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        yield from tensors_in(list(values.values()))
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from tensors_in(value)
 
 
 def mapped(values: Any, change: Callable[[Any], Any], kind: Any = Tensor) -> Any:

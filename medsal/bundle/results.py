@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medsal.bundle.fingerprint import identified
 from medsal.export import CaseResult
-from medsal.geometry import patient_grid, to_grid
+from medsal.geometry import full_affine, patient_grid, to_grid
 
 ENOUGH_SHARE = 0.5
 """A case whose image fills less of the network's field of view than this gets a warning."""
@@ -57,7 +57,11 @@ def case_result(
     """
     image = _one_channel(output[Keys.IMAGE])
     facts, notes = image_facts(image.meta)
-    maps = {key.removeprefix(_PREFIX): value.cpu() for key, value in output.items() if key.startswith(_PREFIX)}
+    maps = {
+        key.removeprefix(_PREFIX): value.cpu()
+        for key, value in output.items()
+        if key.startswith(_PREFIX) and isinstance(value, Tensor) and value.ndim == image.ndim  # scores are no maps
+    }
     source = Path(str(image.meta.get("filename_or_obj", "")))
     native = _native(image, source)
     known = image.meta.get("original_affine") is not None  # pictures say nothing of a patient's space
@@ -85,6 +89,37 @@ def case_result(
         facts=facts,
         notes=notes,
     )
+
+
+def places(result: CaseResult, maps: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Where the maps of a case lie, for whoever reads its files.
+
+    Args:
+        result: the case.
+        maps: method -> its files.
+
+    Returns:
+        ``maps``, and ``grid``: ``affine`` (4, 4) and ``shape`` of the network's grid, ``slice_axis`` (comes first in
+        NPY files), ``patient_shape``, and ``layers``: method -> grid of the layer that its map was taken from, 1 along
+        the slices where one map stands for all of them.
+    """
+    shape, axis, layers = list(result.image.shape[1:]), result.slice_axis, {}
+    for name, record in result.records.items():
+        found, slices = list(record.get("layer_shape", ())), record.get("repeated_over_slices")
+        if slices is not None and len(found) == len(shape) - 1:
+            found.insert(axis if shape[axis] == slices else shape.index(slices), 1)
+        if len(found) == len(shape):
+            layers[name] = found
+    return {
+        "maps": {method: dict(files) for method, files in maps.items()},
+        "grid": {
+            "affine": full_affine(result.image.affine).tolist(),
+            "shape": shape,
+            "slice_axis": axis,
+            "patient_shape": list(result.native.shape[1:]),
+            "layers": layers,
+        },
+    }
 
 
 def image_facts(meta: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
@@ -163,6 +198,11 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
         from medsal.transforms import LoadVolume
 
         return _one_channel(LoadVolume(placed=False)(source))
+    loader, _, colour = str(image.meta.get("loader", "")).partition(" ")
+    if loader == "LoadFilm":  # as it was read for the network: rows first, from 0 to 1
+        from medsal.data.films import LoadFilm
+
+        return _one_channel(LoadFilm(colour)(source))
     from monai.transforms import LoadImage
 
     return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))

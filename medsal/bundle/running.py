@@ -38,7 +38,7 @@ def run_cases(evaluator: AttributionEvaluator, exporter: ExplanationExporter) ->
         KeyboardInterrupt: if the user stopped the run; ``run.json`` says so.
     """
     try:
-        with _terminable():
+        with terminable():
             evaluator.run()
     except KeyboardInterrupt:
         exporter.finish(interrupted=True)
@@ -53,8 +53,12 @@ def run_cases(evaluator: AttributionEvaluator, exporter: ExplanationExporter) ->
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a request to terminate (SIGTERM) end a run as an interrupt does: with its ``run.json`` and exit code 130."""
+def terminable() -> Iterator[None]:
+    """Let a request to terminate (SIGTERM) end a run as an interrupt does: with its ``run.json`` and exit code 130.
+
+    Yields:
+        Nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

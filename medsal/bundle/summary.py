@@ -54,13 +54,20 @@ def write_run(ledger: Ledger, outcome: Outcome, records: Sequence[Mapping[str, A
         ],
         "not_reached": [case for case, status in outcome.cases.items() if status == "pending"],
         "completeness": completeness([record for record in records if record["setup"] == ledger.setup]),
-        "config": _unnamed(ledger.config) if any(record.get("anonymous") for record in records) else ledger.config,
+        "config": unnamed(ledger.config) if any(record.get("anonymous") for record in records) else ledger.config,
     }
     write_file(ledger.output_dir / "run.json", (json.dumps(content, indent=1, default=str) + "\n").encode())
 
 
-def _unnamed(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A configuration without the paths of its sources: a file may be called by its person."""
+def unnamed(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A configuration without the paths of its sources: a file may be called by its person.
+
+    Args:
+        config: the raw merged configuration.
+
+    Returns:
+        A copy.
+    """
     hidden = [key for key in ("csv_path", "dataset_dir") if (config or {}).get(key)]
     return {**(config or {}), **dict.fromkeys(hidden, "not recorded: anonymise")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ _LOADED: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network")
 _PREFIXES = ("module.", "model.", "network.", "net.")
 _SHOWN = 3
+UNTRAINED = "untrained"
+"""In place of a file: weights drawn anew by the modules' own initialisation, seed 0, for the baseline of that name."""
 
 
 def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.device | None = None) -> nn.Module:
@@ -26,11 +29,11 @@ def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.de
     ``.safetensors`` is preferred; ``.pt``, ``.pth`` and ``.ckpt`` are read with ``weights_only=True``, so that no code
     of the file runs. A state dict inside ``state_dict``, ``model_state_dict``, ``model`` or ``network``, and keys that
     all begin with ``module.``, ``model.``, ``network.`` or ``net.``, are understood. Where a file ``<path>.sha256``
-    lies beside the weights it must hold their digest.
+    lies beside the weights it must hold their digest. The word ``untrained`` draws random weights, always the same.
 
     Args:
         network: the network; it is changed in place.
-        path: the file.
+        path: the file, or ``untrained``.
         device: where the network shall be; None leaves it.
 
     Returns:
@@ -50,6 +53,9 @@ def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.de
         >>> loaded is network, network.weight.tolist(), len(weights_record(network)["sha256"])
         (True, [[1.0, 1.0]], 64)
     """
+    if str(path) == UNTRAINED:
+        _draw(network)
+        return network if device is None else network.to(device)
     file = Path(path)
     if not str(path) or not file.is_file():
         raise UsageError(
@@ -63,6 +69,18 @@ def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.de
     _LOADED[network] = {"path": str(file), "sha256": digest}
     logging.getLogger("medsal").info("weights %s, sha256 %s", file, digest)
     return network if device is None else network.to(device)
+
+
+def _draw(network: nn.Module) -> None:
+    """Draw random weights, and know them by the digest of their values."""
+    from medsal.studies.planted import random_weights
+
+    network.load_state_dict(random_weights(network, seed=0).state_dict(), strict=True)
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        found.update(f"{name} {tuple(value.shape)} ".encode() + value.detach().cpu().double().numpy().tobytes())
+    _LOADED[network] = {"path": UNTRAINED, "sha256": found.hexdigest()}
+    logging.getLogger("medsal").warning("weights: untrained, drawn at random; maps of them are a baseline, no results")
 
 
 def weights_record(network: nn.Module) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from monai.data import Dataset, list_data_collate
 
+from medsal.data.names import without_paths
 from medsal.errors import InputError, UsageError
 
 __all__ = ["CaseDataset", "Failures", "collate_cases", "saved_meta"]
@@ -20,7 +19,8 @@ class CaseDataset(Dataset):  # type: ignore[misc]  # MONAI is untyped
     """A MONAI dataset of cases; one that cannot be loaded or transformed comes back as a failure.
 
     A failure holds case, subject, session, label, label_name and ``error``, one line that says what was wrong. Only a
-    `UsageError` (the configuration is wrong, not the case) is raised.
+    `UsageError` (the configuration is wrong, not the case) is raised. A case whose reader found something wrong with it
+    says so under ``fault`` and is a failure at once.
 
     Args:
         data: case dictionaries, as `medsal.data.mri_cases` gives them.
@@ -34,13 +34,19 @@ class CaseDataset(Dataset):  # type: ignore[misc]  # MONAI is untyped
 
     def _transform(self, index: int) -> Any:
         case = self.data[index]
+        if case.get("fault"):
+            return _failure(case, case["fault"])
         try:
             return self.transform(case)
         except Exception as error:  # whatever is wrong with one case, the others go on
             cause = _cause(error)
             if isinstance(cause, UsageError):
                 raise cause from error
-            return {**{key: case[key] for key in _KEPT if key in case}, "error": _one_line(cause, case)}
+            return _failure(case, _one_line(cause, case))
+
+
+def _failure(case: Mapping[str, Any], error: str) -> dict[str, Any]:
+    return {**{key: case[key] for key in _KEPT if key in case}, "error": error}
 
 
 class Failures:
@@ -128,11 +134,4 @@ def _one_line(error: BaseException, case: Mapping[str, Any]) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, InputError):
         text = f"cannot be prepared ({type(error).__name__}: {text})"
-    if case.get("anonymous"):
-        for key in ("image", "lesion", "regions"):
-            if key in case:
-                path = Path(str(case[key]))
-                text = re.sub(
-                    "|".join(map(re.escape, (str(path), path.name))), f"{key} of {case.get('case', '')}", text
-                )
-    return text
+    return without_paths(text, dict(case)) if case.get("anonymous") else text

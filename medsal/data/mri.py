@@ -6,7 +6,6 @@ on.
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections import Counter
@@ -14,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medsal.data.names import anonymise_cases, number_cases
+from medsal.data.tables import read_table
 from medsal.errors import NothingToDoError, UsageError
 
 __all__ = ["SEED_LABELS", "UNLABELLED", "mri_cases", "one_source", "subject_and_session"]
@@ -84,8 +85,8 @@ def mri_cases(
     cases = [_case(row, classes) for row in rows]
     _refuse_repeats(path, cases)
     if anonymise:
-        _anonymise(cases)
-    _number(cases)
+        anonymise_cases(cases)
+    number_cases(cases)
     counts = Counter(case["label_name"] or "unlabelled" for case in cases)
     logger.info("%s: %d cases (%s)", path.name, len(cases), ", ".join(f"{k} {n}" for k, n in counts.items()))
     return cases[: max_samples or None]
@@ -136,7 +137,7 @@ def subject_and_session(name: str) -> tuple[str, str]:
 
 
 def _table_rows(path: Path, wanted: Mapping[str, str], classes: Mapping[str, int]) -> list[dict[str, str]]:
-    header, lines = _read_table(path)
+    header, lines = read_table(path)
     needed = {wanted["image"], wanted["label_name"]} - {""}
     missing = sorted(needed - set(header))
     twice = sorted(name for name in wanted.values() if header.count(name) > 1)
@@ -155,30 +156,6 @@ def _table_rows(path: Path, wanted: Mapping[str, str], classes: Mapping[str, int
             row[key] = str(path.parent / Path(row[key]).expanduser())
         rows.append(row)
     return rows
-
-
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header, and the rows that are not blank with their line numbers; all blanks at the ends of cells stripped."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"'{path}': cannot be read as a table ({error}); wanted a CSV in UTF-8") from error
-    first = text.split("\n", maxsplit=1)[0]
-    delimiter = max(",;\t|", key=first.count)  # a column name holds none of these
-    lines = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    header = [cell.strip() for cell in next(lines, [])]
-    if not any(header):
-        raise UsageError(f"'{path}': the table is empty; wanted a header line and one row per image")
-    rows = []
-    for cells in lines:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            raise UsageError(
-                f"'{path}' row {lines.line_num}: {len(cells)} cells; wanted {len(header)} as in the header"
-            )
-        rows.append((lines.line_num, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
-    return header, rows
 
 
 def _check_label(where: str, label: str, classes: Mapping[str, int]) -> None:
@@ -208,7 +185,7 @@ def _bids_row(file: Path, names: Mapping[str, str]) -> dict[str, str]:
 def _participants(path: Path, label_column: str, classes: Mapping[str, int]) -> dict[str, str]:
     if not path.is_file():
         return {}
-    header, rows = _read_table(path)
+    header, rows = read_table(path)
     if "participant_id" not in header or label_column not in header:
         return {}
     for number, row in rows:
@@ -227,33 +204,3 @@ def _refuse_repeats(path: Path, cases: Sequence[Mapping[str, Any]]) -> None:
     file, times = Counter(case["image"] for case in cases).most_common(1)[0]
     if times > 1:
         raise UsageError(f"'{path}': the image '{file}' is listed {times} times; wanted each image once")
-
-
-def _anonymise(cases: Sequence[dict[str, Any]]) -> None:
-    """Number the subjects, and within each subject the sessions, in order of first appearance."""
-    sessions: dict[str, dict[str, int]] = {}
-    for case in cases:
-        known = sessions.setdefault(case["subject"], {})
-        known.setdefault(case["session"], len(known) + 1)
-    people = {subject: number for number, subject in enumerate(sessions, start=1)}
-    for case in cases:
-        subject, session = case["subject"], case["session"]
-        case["subject"] = f"anon-{people[subject]:04d}"
-        case["session"] = f"ses-{sessions[subject][session]:02d}" if session else ""
-        case["anonymous"] = True
-        case.pop("rest", None)
-
-
-def _number(cases: Sequence[dict[str, Any]]) -> None:
-    """Give each case a name of its own that can be a file name."""
-    taken: Counter[str] = Counter()
-    for case in cases:
-        session = case["session"]
-        parts = (case["subject"], session if not session or session.startswith("ses-") else f"ses-{session}")
-        whole = "_".join(part for part in (*parts, case.pop("rest", "")) if part)
-        name = re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9.+_-]", "-", whole)).strip("._") or "case"
-        while taken[name.lower()]:
-            taken[name.lower()] += 1
-            name = f"{name}_{taken[name.lower()]}"
-        taken[name.lower()] += 1
-        case["case"] = name

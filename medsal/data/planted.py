@@ -6,7 +6,6 @@ one: only the part around the temporal lobes is sampled at 1 mm, the head's mean
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import logging
@@ -24,11 +23,20 @@ from monai.utils import TransformBackends
 from medsal.data.grids import HEAD_GRID, TEMPORAL_GRID, Grid
 from medsal.data.phantoms import PlantedCase, planted_case
 from medsal.data.preprocessing import network_mri_transforms
+from medsal.data.sets import finish, is_complete, write_table
 from medsal.data.template import REGIONS
 from medsal.errors import MedsalError, UsageError
 from medsal.files import write_file
 
-__all__ = ["ORIENTATIONS", "TRAINING_SEED", "PlantedCrop", "head_grid", "planted_crops", "write_planted_set"]
+__all__ = [
+    "ORIENTATIONS",
+    "TRAINING_SEED",
+    "PlantedCrop",
+    "head_grid",
+    "planted_crops",
+    "training_masks",
+    "write_planted_set",
+]
 
 logger = logging.getLogger("medsal")
 
@@ -68,7 +76,7 @@ def write_planted_set(folder: str | Path, *, cases: int = 8, seed: int = 0, spac
     root = Path(folder)
     parameters = {"version": _VERSION, "cases": cases, "seed": seed, "spacing": spacing}
     table = root / "cases.csv"
-    if _is_complete(root, parameters):
+    if is_complete(root, parameters):
         return table
     files: list[Path] = []
     rows = []
@@ -80,8 +88,7 @@ def write_planted_set(folder: str | Path, *, cases: int = 8, seed: int = 0, spac
             logger.info("planted set: case %d of %d", index + 1, cases)
         write_table(table, _COLUMNS, rows)
         write_file(root / "regions.json", json.dumps({str(k): v for k, v in REGIONS.items()}, indent=1).encode())
-        sizes = {str(path.relative_to(root)): path.stat().st_size for path in (*files, table)}
-        write_file(root / "planted.json", json.dumps({"parameters": parameters, "files": sizes}).encode())
+        finish(root, parameters, [*files, table])
     except MedsalError as error:
         raise UsageError(f"planted set: {error}") from error
     return table
@@ -185,21 +192,27 @@ def planted_crops(seeds: Sequence[int], **options: Any) -> Iterator[dict[str, An
         yield make(seed)
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV atomically.
+def training_masks(cases: int = 128, *, grid: Grid = TEMPORAL_GRID) -> list[dict[str, Any]]:
+    """Where the lesions of training cases lie, for the mean training mask: of the first seeds that have one.
 
     Args:
-        path: where to write.
-        columns: the header.
-        rows: one mapping per row.
-    """
-    import io  # here: nothing else in this module needs it
+        cases: how many.
+        grid: of the masks; the network's.
 
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_file(path, text.getvalue().encode())
+    Returns:
+        One dictionary per case: mask (1, x, y, z) on the grid, case, subject, and split, which is train.
+
+    Raises:
+        UsageError: fewer than one case.
+    """
+    if cases < 1:
+        raise UsageError(f"training masks: wanted at least 1 case, got {cases}")
+    found = []
+    for seed in range(TRAINING_SEED + 1, TRAINING_SEED + 2 * cases, 2):  # even seeds are healthy
+        name = f"planted-{seed:07d}"
+        mask = _meta(planted_case(seed).sample(grid.affine, grid.size).lesion, grid.affine)
+        found.append({"mask": mask, "case": name, "subject": name, "split": "train"})
+    return found
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
@@ -253,13 +266,3 @@ def _write_case(root: Path, index: int, case: PlantedCase, spacing: float) -> tu
     write_file(root / "lesions" / f"{name}_lesion.json", json.dumps(truth, indent=1).encode())
     file, lesion, regions = (path.relative_to(root).as_posix() for path in paths)
     return dict(zip(_COLUMNS, (file, case.label_name, subject, session, lesion, regions), strict=True)), paths
-
-
-def _is_complete(root: Path, parameters: Mapping[str, Any]) -> bool:
-    """Whether the last thing written says that these files with these sizes belong to these parameters."""
-    try:
-        record = json.loads((root / "planted.json").read_text(encoding="utf-8"))
-        sizes = {name: (root / name).stat().st_size for name in record["files"]}
-    except (OSError, ValueError, KeyError):
-        return False
-    return bool(record.get("parameters") == dict(parameters) and sizes == record["files"])

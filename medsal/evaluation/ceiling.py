@@ -10,27 +10,10 @@ import torch
 from torch import Tensor
 
 from medsal.errors import UsageError
+from medsal.evaluation.truth import bare, prevalence
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Box = Sequence[tuple[int, int]]
-
-
-def box_average_precision(share: Tensor, prevalence: Tensor) -> Tensor:
-    r"""Average precision of the perfect map against its bounding box, :math:`f + (1 - f) p`.
-
-    Args:
-        share: of the box that the finding fills, :math:`f`; :math:`\pi / 4` of an ellipse, :math:`\pi / 6` of an
-            ellipsoid.
-        prevalence: share of the image that the box fills, :math:`p`.
-
-    Returns:
-        Of their shape, in float64.
-
-    Example:
-        >>> box_average_precision(torch.tensor(0.5), torch.tensor(0.1))
-        tensor(0.5500, dtype=torch.float64)
-    """
-    return share.double() + (1 - share.double()) * prevalence.double()
 
 
 def bounding_boxes(mask: Tensor) -> Tensor:
@@ -44,12 +27,39 @@ def bounding_boxes(mask: Tensor) -> Tensor:
     """
     from scipy import ndimage
 
-    found = torch.zeros(mask.shape, dtype=torch.bool)
+    found = torch.zeros_like(bare(mask), dtype=torch.bool)
     for row, truth in zip(found, mask.bool().cpu().numpy(), strict=True):
         labels, _ = ndimage.label(truth[0], np.ones([3] * truth[0].ndim))
         for box in ndimage.find_objects(labels):
             row[0][box] = True
     return found
+
+
+def box_ceiling(boxes: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""The average precision of a perfect map against boxes instead of outlines, :math:`f + (1 - f) p`.
+
+    :math:`p` is the share of the image in boxes and :math:`f` the share of the boxes that is truly the finding: what of
+    a box the map rightly leaves out comes last, at precision p.
+
+    Args:
+        boxes: boxes as a boolean mask ``(B, 1, *space)``.
+        mask: the true outline, inside the boxes; None assumes an ellipse (:math:`f = \pi/4`) or, in 3D, an ellipsoid
+            (:math:`f = \pi/6`) that fills its box.
+
+    Returns:
+        ``(B,)`` in float64, from p to 1; NaN where there is no box.
+
+    Raises:
+        UsageError: if the outline is not inside the boxes.
+    """
+    p = prevalence(boxes)
+    if mask is None:
+        fill = torch.full_like(p, math.pi / (4 if boxes.ndim == 4 else 6))
+    else:
+        if (bare(mask).bool() & ~bare(boxes).bool()).any():
+            raise UsageError("box_ceiling: wanted an outline inside its boxes, got voxels outside of them")
+        fill = prevalence(mask) / p
+    return torch.where(p > 0, fill + (1 - fill) * p, math.nan)
 
 
 def ellipsoid(boxes: Sequence[Box], shape: Sequence[int]) -> Tensor:

@@ -136,11 +136,20 @@ def _mass_null(values: NDArray[Any], truth: NDArray[np.bool_], body: NDArray[np.
     allowed = None if body is None else allowed_shifts(truth, body)
     scores /= total
     mean = float(truth.mean()) if allowed is None else float(scores[allowed].mean())
-    return _summary(score, scores.ravel() if allowed is None else scores[allowed], mean)
+    return summarise_all(score, scores.ravel() if allowed is None else scores[allowed], mean)
 
 
-def _summary(score: float, scores: NDArray[np.float64], mean: float) -> Null:
-    """Summarise all shifts; reorders ``scores``."""
+def summarise_all(score: float, scores: NDArray[np.float64], mean: float) -> Null:
+    """The null of a score from the scores at all shifts.
+
+    Args:
+        score: at the truth's place.
+        scores: at every shift, the truth's place among them; reordered.
+        mean: of these.
+
+    Returns:
+        The null.
+    """
     if len(scores) < 2:
         return no_answer("no other place in the body holds the truth")
     p = np.count_nonzero(scores >= score - SAME) / len(scores)

@@ -59,22 +59,6 @@ def _precision(counts: NDArray[np.int32]) -> float:
     return float((gained * gained.cumsum() / thresholds).sum() / len(counts))
 
 
-def hit_chance(mask: Tensor, *, body: Tensor | None = None) -> Tensor:
-    """Chance that a point put anywhere lies in the truth: of one peak, and the mean over tied peaks.
-
-    Args:
-        mask: boolean ``(B, 1, *space)``; with a tolerance, the truth grown by it.
-        body: where the point may lie; everywhere if not given.
-
-    Returns:
-        ``(B,)`` in float64; NaN for an empty mask or body.
-    """
-    truth = mask.flatten(1).bool()
-    places = torch.ones_like(truth) if body is None else body.flatten(1).bool()
-    found = (truth & places).sum(1).double() / places.sum(1)
-    return torch.where(truth.any(1), found, torch.nan)
-
-
 def any_hit_chance(relevance: Tensor, mask: Tensor) -> Tensor:
     """Chance that any of the tied peaks lies in the truth, over all shifts: 1 for a constant map.
 
@@ -117,7 +101,7 @@ def hit_count_p(hits: Sequence[float], chances: Sequence[float]) -> float:
 
     Args:
         hits: 0 or 1 for each case, one case for each patient.
-        chances: each case's ``hit_chance``.
+        chances: each case's ``localisation.pointing_chance``.
 
     Returns:
         p, one-sided; NaN without cases. Cases in which either is NaN do not count.

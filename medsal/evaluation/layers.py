@@ -54,7 +54,7 @@ def layer_hit_rate(
     """
 
     def score(read: Tensor, codes: Tensor) -> Tensor:
-        return _scored(codes[read == read.max()], scores, other).mean()
+        return scored_codes(codes[read == read.max()], scores, other).mean()
 
     return _score_layers(score, relevance, layers, side)
 
@@ -70,7 +70,7 @@ def mean_score(layers: Tensor, *, scores: Mapping[int, float] = GRADED, other: f
     Returns:
         ``(B,)`` in float64.
     """
-    return torch.stack([_scored(codes, scores, other).mean() for (codes,) in images(layers)])
+    return torch.stack([scored_codes(codes, scores, other).mean() for (codes,) in images(layers)])
 
 
 def layer_coverage(
@@ -104,10 +104,10 @@ def layer_coverage(
     Raises:
         UsageError: if there is no such part, or a weighted layer has no weight.
     """
-    weights = _weights(part, codes)
+    weights = coverage_weights(part, codes)
 
     def score(read: Tensor, labels: Tensor) -> Tensor:
-        weight = _scored(labels, weights, 0.0)
+        weight = scored_codes(labels, weights, 0.0)
         inside, share = weight > 0, read.double() / read.max()
         if not inside.any():
             return weight.new_tensor(math.nan)
@@ -132,7 +132,19 @@ def mean_cover(relevance: Tensor, *, side: str = "positive") -> Tensor:
     return _score_layers(lambda read, _: (read.double() / read.max()).mean(), relevance, relevance, side)
 
 
-def _weights(part: str, codes: int | Sequence[int] | None) -> dict[int, float]:
+def coverage_weights(part: str, codes: int | Sequence[int] | None = None) -> dict[int, float]:
+    """What each layer counts in coverage.
+
+    Args:
+        part: as for ``layer_coverage``.
+        codes: as there.
+
+    Returns:
+        Code -> weight; other codes count nothing.
+
+    Raises:
+        UsageError: as there.
+    """
     defaults = {"mean": (255,), "background": (0,), "iou": (255,), "weighted": tuple(WEIGHTS)}
     if part not in defaults:
         raise UsageError(f"part: wanted {', '.join(defaults)}, got {part!r}")
@@ -144,11 +156,20 @@ def _weights(part: str, codes: int | Sequence[int] | None) -> dict[int, float]:
     return {code: WEIGHTS[code] for code in chosen}
 
 
-def _scored(codes: Tensor, scores: Mapping[int, float], other: float) -> Tensor:
-    """Score of each voxel; codes between those of layers, as interpolation makes them, are others."""
+def scored_codes(codes: Tensor, scores: Mapping[int, float], other: float) -> Tensor:
+    """Score of each voxel; codes between those of layers, as interpolation makes them, are others.
+
+    Args:
+        codes: of any shape.
+        scores: code -> score.
+        other: score of every other code.
+
+    Returns:
+        Of the same shape, in float64.
+    """
     found = torch.full(codes.shape, float(other), dtype=torch.float64, device=codes.device)
     for code, score in scores.items():
-        found[codes == code] = float(score)
+        found[codes == int(code)] = float(score)  # the keys of JSON are text
     return found
 
 

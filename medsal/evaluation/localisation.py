@@ -165,13 +165,14 @@ def pointing_chance(
         mask: boolean truth ``(B, 1, *space)``.
         tolerance_mm: as for ``pointing_game``.
         spacing: as there.
-        ignore: as there.
+        ignore: as there; everything outside the body, if the peak can only lie inside it.
 
     Returns:
-        ``(B,)`` in float64.
+        ``(B,)`` in float64; NaN where there is no truth to hit.
     """
-    truth = mask.bool() if ignore is None else mask.bool() & ~ignore.bool()
-    return prevalence(within(truth, tolerance_mm, spacing), ignore)
+    truth = bare(mask).bool() if ignore is None else bare(mask).bool() & ~bare(ignore).bool()
+    found = prevalence(within(truth, tolerance_mm, spacing), ignore)
+    return torch.where(truth.flatten(1).any(1), found, torch.nan)
 
 
 def within(mask: Tensor, tolerance_mm: float, spacing: float | Sequence[float] = 1.0) -> Tensor:

@@ -33,7 +33,7 @@ def iou(relevance: Tensor, mask: Tensor, *, threshold: Threshold = "area", ignor
     Returns:
         ``(B,)`` in float64, from 0 to 1; NaN where there is no answer.
     """
-    cut = _cutter(threshold)
+    cut = cutter(threshold)
 
     def score(values: Tensor, truth: Tensor) -> Tensor:
         predicted = values >= cut(values, truth)
@@ -81,8 +81,15 @@ def best_iou(relevance: Tensor, mask: Tensor, *, ignore: Tensor | None = None) -
     return score_each(score, relevance, mask, ignore)
 
 
-def _cutter(threshold: Threshold) -> Callable[[Tensor, Tensor], Tensor]:
-    """From values and truth to the value at and above which a voxel is predicted."""
+def cutter(threshold: Threshold) -> Callable[[Tensor, Tensor], Tensor]:
+    """Read a threshold.
+
+    Args:
+        threshold: as for ``iou``.
+
+    Returns:
+        From values ``(N,)`` and truth to the value at and above which a voxel is predicted.
+    """
     if isinstance(threshold, int | float) and not isinstance(threshold, bool):
         return lambda values, _: torch.tensor(float(threshold), dtype=torch.float64, device=values.device)
     if threshold == "area":

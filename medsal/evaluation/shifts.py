@@ -33,7 +33,12 @@ def allowed_shifts(truth: NDArray[np.bool_], body: NDArray[np.bool_]) -> NDArray
 
 
 def draw_shifts(
-    truth: NDArray[np.bool_], count: int, seed: int, body: NDArray[np.bool_] | None = None
+    truth: NDArray[np.bool_],
+    count: int,
+    seed: int,
+    body: NDArray[np.bool_] | None = None,
+    *,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[list[tuple[int, ...]], bool]:
     """Draw other places of the truth without replacement.
 
@@ -42,11 +47,14 @@ def draw_shifts(
         count: how many; all where there are fewer.
         seed: of the draw.
         body: only places inside it.
+        allowed: what ``allowed_shifts`` gave for it, where that is known.
 
     Returns:
         One shift for each place, as many numbers as axes, never the shift 0; and whether these are all there are.
     """
-    candidates = None if body is None else np.flatnonzero(allowed_shifts(truth, body))[1:]
+    if allowed is None and body is not None:
+        allowed = allowed_shifts(truth, body)
+    candidates = None if allowed is None else np.flatnonzero(allowed)[1:]
     available = truth.size - 1 if candidates is None else len(candidates)
     drawn = np.random.default_rng(seed).choice(available, min(count, available), replace=False)
     flat = drawn + 1 if candidates is None else candidates[drawn]
@@ -69,12 +77,12 @@ def spectrum_of(values: NDArray[Any]) -> NDArray[np.complex128]:
     return found
 
 
-def sums_at_shifts(spectrum: NDArray[np.complex128], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+def sums_at_shifts(spectrum: NDArray[np.complex128], truth: NDArray[Any]) -> NDArray[np.float64]:
     """Sum of weights inside the truth at every shift, with three copies of the image at most.
 
     Args:
         spectrum: of the weights; used up, so that the memory is free.
-        truth: boolean.
+        truth: boolean, or what each voxel counts.
 
     Returns:
         For each shift, the sum of the weights where the truth rolled by it is true.
@@ -84,7 +92,7 @@ def sums_at_shifts(spectrum: NDArray[np.complex128], truth: NDArray[np.bool_]) -
     other = spectrum_of(truth)
     spectrum *= np.conj(other, out=other)
     del other
-    found: NDArray[np.float64] = fft.irfftn(spectrum, s=truth.shape, workers=_cores())
+    found: NDArray[np.float64] = fft.irfftn(spectrum, s=truth.shape, overwrite_x=True, workers=_cores())
     return found
 
 

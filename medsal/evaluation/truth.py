@@ -1,4 +1,4 @@
-"""Truth: maps and masks of one grid, what cannot be answered and why, boxes, and what a box lets a map score."""
+"""Truth: maps and masks of one grid, what cannot be answered and why, and boxes as masks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ SIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "absolute": torch.abs,
 }
 """Name -> what is read of signed relevance; none of it is below zero."""
+
+REASONS = ("map not finite", "truth not finite", "everything ignored", "truth empty", "truth everywhere")
+"""Why a map cannot be scored against a mask, the first that holds."""
 
 
 def side_of(relevance: Tensor, side: str) -> Tensor:
@@ -115,8 +118,7 @@ def no_answer(relevance: Tensor, mask: Tensor, ignore: Tensor | None = None) -> 
         ignore: voxels that do not count.
 
     Returns:
-        For each image ``""``, or the reason: ``map not finite``, ``truth not finite``, ``everything ignored``,
-        ``truth empty``, ``truth everywhere``.
+        For each image ``""``, or one of ``REASONS``.
 
     Raises:
         UsageError: if a mask has values between 0 and 1, as interpolation makes them.
@@ -216,47 +218,3 @@ def one_box(box: Tensor, space: Sequence[int]) -> Tensor:
         line = (centre >= box[0, axis]) & (centre < box[1, axis])
         inside &= line.view(*[size if i == axis else 1 for i in range(len(space))])
     return inside
-
-
-def bounding_box(mask: Tensor) -> Tensor:
-    """The box around each mask, as a mask.
-
-    Args:
-        mask: boolean ``(B, 1, *space)``.
-
-    Returns:
-        Boolean, of the same shape; empty where the mask is.
-    """
-    drawn = torch.zeros_like(bare(mask), dtype=torch.bool)
-    for box, truth in zip(drawn, bare(mask).bool(), strict=True):
-        at = truth[0].nonzero()
-        if len(at):
-            box[0][tuple(slice(int(a), int(b) + 1) for a, b in zip(at.amin(0), at.amax(0), strict=True))] = True
-    return drawn
-
-
-def box_ceiling(boxes: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""The average precision of a perfect map against boxes instead of outlines, :math:`f + (1 - f) p`.
-
-    :math:`p` is the share of the image in boxes and :math:`f` the share of the boxes that is truly the finding: what of
-    a box the map rightly leaves out comes last, at precision p.
-
-    Args:
-        boxes: boxes as a boolean mask ``(B, 1, *space)``.
-        mask: the true outline, inside the boxes; None assumes an ellipse (:math:`f = \pi/4`) or, in 3D, an ellipsoid
-            (:math:`f = \pi/6`) that fills its box.
-
-    Returns:
-        ``(B,)`` in float64, from p to 1; NaN where there is no box.
-
-    Raises:
-        UsageError: if the outline is not inside the boxes.
-    """
-    p = prevalence(boxes)
-    if mask is None:
-        fill = torch.full_like(p, math.pi / (4 if boxes.ndim == 4 else 6))
-    else:
-        if (bare(mask).bool() & ~bare(boxes).bool()).any():
-            raise UsageError("box_ceiling: wanted an outline inside its boxes, got voxels outside of them")
-        fill = prevalence(mask) / p
-    return torch.where(p > 0, fill + (1 - fill) * p, math.nan)

@@ -73,11 +73,13 @@ class ExportedCase:
         files: every file, as it lies in the output folder.
         statistics: one row per method, for ``attribution_statistics.csv``.
         seconds: wall time by part: ``draw``, ``write``, ``report``.
+        maps: method -> ``nifti`` and ``npy``, the files of its map, relative to the output folder.
     """
 
     files: list[Path]
     statistics: list[dict[str, Any]]
     seconds: dict[str, float]
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def spatial(volume: Any, what: str = "image") -> Array:

@@ -92,6 +92,7 @@ def prepare_export(
             "*_slices.png",
             "figures/",
             "cases/",
+            "evaluation/",
             "report/",
             "attribution_*",
             "index*.html",
@@ -129,7 +130,9 @@ def export_case(result: CaseResult, output_dir: Path | str, options: ExportOptio
     if "report" in options.write:
         desk.report()
     rows = [statistics_row(result, method, desk.names.name) for method in result.maps]
-    return ExportedCase(files=desk.files, statistics=rows, seconds={k: round(v, 6) for k, v in desk.seconds.items()})
+    seconds = {part: round(value, 6) for part, value in desk.seconds.items()}
+    maps = {method: desk.map_files(method) for method in result.maps}
+    return ExportedCase(files=desk.files, statistics=rows, seconds=seconds, maps=maps)
 
 
 class _Desk:
@@ -167,6 +170,11 @@ class _Desk:
                     self.files.append(write_file(self.path("sidecar", method), facts))
             if "npy" in write:
                 self.files.append(save_npy(self.path("npy", method), result.maps[method], result.slice_axis))
+
+    def map_files(self, method: str) -> dict[str, str]:
+        """Where the files of a map lie in the output folder."""
+        kinds = [kind for kind in ("nifti", "npy") if kind in self.options.write]
+        return {kind: self.path(kind, method).relative_to(self.root).as_posix() for kind in kinds}
 
     def pictures(self, method: str) -> None:
         """Draw the slices and the summary."""

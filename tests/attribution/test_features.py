@@ -6,34 +6,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from monai.networks.nets import SEResNet50, ViT
-from monai.networks.nets.swin_unetr import SwinTransformer
+from monai.networks.nets import SEResNet50
 from torch import Tensor, nn
 from torchvision import models
 
 from medsal.attribution.explain import explain
-from medsal.attribution.features import channels_last, token_grid
+from medsal.attribution.layouts import channels_last, token_grid
 from medsal.attribution.relevance import resize
 from medsal.errors import UsageError
+from tests.networks_of_the_field import Swin, vit
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
-def vit(dims: int, proj: str = "conv") -> ViT:
-    return ViT(1, (32, 24, 16)[:dims], (8, 8, 8)[:dims], hidden_size=24, mlp_dim=32, num_heads=4, num_layers=3,
-               proj_type=proj, classification=True, spatial_dims=dims, num_classes=2)  # fmt: skip
-
-
-class Swin(nn.Module):
-    """A classifier on the encoder of a SwinUNETR."""
-
-    def __init__(self, dims: int) -> None:
-        super().__init__()
-        self.body = SwinTransformer(1, 12, (3,) * dims, (2,) * dims, (2, 2, 2, 2), (2, 2, 2, 2), spatial_dims=dims)
-        self.head = nn.Linear(192, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x)[-1].flatten(2).mean(2))
+def small_vit(dims: int, proj: str = "conv") -> nn.Module:
+    return vit(dims, (32, 24, 16), (8, 8, 8), proj)
 
 
 KNOWN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str, tuple[int, ...]]] = {
@@ -45,9 +32,9 @@ KNOWN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str, tuple[int,
     "efficientnet_v2_s": (lambda: models.efficientnet_v2_s(num_classes=2), (3, 64, 96), "features", (2, 3)),
     "swin_t": (lambda: models.swin_t(num_classes=2), (3, 64, 96), "permute", (2, 3)),
     "SEResNet50": (lambda: SEResNet50(spatial_dims=2, in_channels=3, num_classes=2), (3, 64, 96), "layer4", (2, 3)),
-    "ViT 2D": (lambda: vit(2), (1, 32, 24), "blocks.2.norm1", (4, 3)),
-    "ViT 3D": (lambda: vit(3), (1, 32, 24, 16), "blocks.2.norm1", (4, 3, 2)),
-    "ViT 3D without convolution": (lambda: vit(3, "perceptron"), (1, 32, 24, 16), "blocks.2.norm1", (4, 3, 2)),
+    "ViT 2D": (lambda: small_vit(2), (1, 32, 24), "blocks.2.norm1", (4, 3)),
+    "ViT 3D": (lambda: small_vit(3), (1, 32, 24, 16), "blocks.2.norm1", (4, 3, 2)),
+    "ViT 3D without convolution": (lambda: small_vit(3, "perceptron"), (1, 32, 24, 16), "blocks.2.norm1", (4, 3, 2)),
     "Swin 2D": (lambda: Swin(2), (1, 64, 96), "body.layers4.0", (2, 3)),
     "Swin 3D": (lambda: Swin(3), (1, 64, 96, 32), "body.layers4.0", (2, 3, 1)),
 }
@@ -67,7 +54,7 @@ def test_the_layer_that_the_field_uses_is_found(name):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_tokens_lie_where_their_patches_are(dims):
     torch.manual_seed(0)
-    network = vit(dims).double().eval()
+    network = small_vit(dims).double().eval()
     image = torch.randn(2, 1, *(32, 24, 16)[:dims], dtype=torch.float64)
     kept = []
     handle = network.blocks[2].norm1.register_forward_hook(lambda *args: kept.append(args[2]))
@@ -139,6 +126,6 @@ def test_class_and_register_tokens_are_set_aside(tokens, grid):
 
 
 def test_a_layer_of_tokens_that_fit_no_grid_is_refused():
-    network = vit(2)
+    network = small_vit(2)
     with pytest.raises(UsageError, match=r"target_layer 'classification_head': wanted an output"):
         explain(network, torch.randn(1, 1, 32, 24), ["gradcam"], target_layer="classification_head")

@@ -73,11 +73,12 @@ def test_maps_of_a_chain_are_written_for_their_images(tmp_path):
     }
     film_source = save(film(WindowCenter=2000, WindowWidth=1000), tmp_path / "film.dcm")
     case = Compose([LoadDicomFilmd("image", voi=0), Resized("image", (10, 15))])({"image": film_source})
-    files = SaveDicomd("image", tmp_path / "out", {"bundle": "demo"})(case)["image_dicom"]
+    made = {"bundle": "demo", "method": "gradcam"}
+    files = SaveDicomd("image", tmp_path / "out", made)(case)["image_dicom"]
     assert [path.name[:2] for path in files] == ["sc", "sr"]
     case["other"] = case["image"].clone()
     grid = json.loads(case["other"].meta["dicom"])
     grid["facts"]["voi"] = None
     case["other"].meta["dicom"] = json.dumps(grid)
-    unwindowed = SaveDicomd("other", tmp_path / "other", {"method": "image"})(case)["other_dicom"]
+    unwindowed = SaveDicomd("other", tmp_path / "other", made)(case)["other_dicom"]
     assert (pydicom.dcmread(files[0]).pixel_array != pydicom.dcmread(unwindowed[0]).pixel_array).any()

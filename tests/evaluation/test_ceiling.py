@@ -11,7 +11,7 @@ from medsal.errors import UsageError
 from medsal.evaluation import average_precision, pointing_game, prevalence
 from medsal.evaluation.ceiling import (
     bounding_boxes,
-    box_average_precision,
+    box_ceiling,
     box_geometry_ceiling,
     ellipsoid,
     gap_closed,
@@ -28,8 +28,7 @@ def test_a_perfect_ellipse_scores_f_plus_1_minus_f_p_against_its_box(shape):
     filled = torch.zeros(shape, dtype=torch.bool)
     filled[tuple(slice(a, b) for a, b in box)] = True
     assert (truth[0, 0] == filled).all()
-    share = mask.double().sum() / truth.double().sum()
-    wanted = box_average_precision(share, prevalence(truth))
+    wanted = box_ceiling(truth, mask)
     torch.testing.assert_close(box_geometry_ceiling(average_precision, mask), wanted, rtol=0, atol=1e-12)
     torch.testing.assert_close(average_precision(mask.double(), truth), wanted, rtol=0, atol=1e-12)
     assert box_geometry_ceiling(pointing_game, mask).item() == 1
@@ -38,6 +37,35 @@ def test_a_perfect_ellipse_scores_f_plus_1_minus_f_p_against_its_box(shape):
 def test_ellipses_and_ellipsoids_fill_pi_by_4_and_pi_by_6_of_their_box():
     assert ellipsoid([((0, 200), (0, 160))], (200, 160)).double().mean().item() == pytest.approx(math.pi / 4, abs=2e-3)
     assert ellipsoid([((0, 60),) * 3], (60, 60, 60)).double().mean().item() == pytest.approx(math.pi / 6, abs=2e-3)
+
+
+def ball(dims, radius=40):
+    axis = torch.arange(-radius - 5, radius + 6, dtype=torch.float64)
+    return sum(a**2 for a in torch.meshgrid(*[axis] * dims, indexing="ij")) <= (radius + 0.5) ** 2
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_perfect_map_scores_the_ceiling_against_its_box(dims):
+    mask = ball(dims, 40 if dims == 2 else 20)[None, None]
+    box = bounding_boxes(mask)
+    found = average_precision(mask.double(), box)
+    torch.testing.assert_close(box_ceiling(box, mask), found, rtol=0, atol=1e-12)
+    torch.testing.assert_close(box_ceiling(box), found, rtol=0.02, atol=0)
+    p = prevalence(box)
+    fill = math.pi / (4 if dims == 2 else 6)
+    torch.testing.assert_close(box_ceiling(box), fill + (1 - fill) * p, rtol=0, atol=1e-15)
+
+
+def test_an_ellipse_in_a_box_of_a_twentieth_of_the_image_is_held_below_four_fifths():
+    box = torch.zeros(1, 1, 100, 100, dtype=torch.bool)
+    box[..., :20, :25] = True
+    assert box_ceiling(box).item() == pytest.approx(0.797, abs=1e-3)
+
+
+def test_no_box_has_no_ceiling_and_an_outline_outside_is_refused():
+    assert box_ceiling(torch.zeros(1, 1, 3, 3, dtype=torch.bool)).isnan().all()
+    with pytest.raises(UsageError, match="wanted an outline inside its boxes"):
+        box_ceiling(torch.eye(3).bool()[None, None], torch.ones(1, 1, 3, 3, dtype=torch.bool))
 
 
 def test_each_finding_has_its_own_box():

@@ -16,10 +16,10 @@ from medsal.evaluation.chance import mass_at_shifts, mass_null, sampled_null
 from medsal.evaluation.chance_hits import (
     any_hit_chance,
     average_precision_null,
-    hit_chance,
     hit_count_p,
     layer_hit_chance,
 )
+from medsal.evaluation.localisation import pointing_chance
 from medsal.evaluation.shifts import allowed_shifts, draw_shifts
 from medsal.evaluation.ties import counts_at_least, ranks
 
@@ -214,13 +214,13 @@ def test_ranks_equal_scipys():
 
 def test_chance_levels_of_hits_in_closed_form():
     relevance, mask = pair((7, 9))
-    torch.testing.assert_close(hit_chance(mask), prevalence(mask))
+    torch.testing.assert_close(pointing_chance(mask), prevalence(mask))
     body = torch.zeros_like(mask)
     body[..., :4, :] = True
-    torch.testing.assert_close(hit_chance(mask, body=body), mask[..., :4, :].flatten(1).double().mean(1))
+    torch.testing.assert_close(pointing_chance(mask, ignore=~body), mask[..., :4, :].flatten(1).double().mean(1))
     torch.testing.assert_close(any_hit_chance(relevance, mask), prevalence(mask))
     torch.testing.assert_close(any_hit_chance(torch.zeros_like(relevance), mask), torch.ones(2, dtype=torch.float64))
-    assert hit_chance(mask & False).isnan().all()
+    assert pointing_chance(mask & False).isnan().all()
     assert any_hit_chance(relevance, mask & False).isnan().all()
 
 

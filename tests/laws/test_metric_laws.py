@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import pkgutil
 import re
 from importlib import import_module
@@ -12,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 import medsal
-from medsal import evaluation
+from medsal import evaluation, metrics, transforms
 from medsal.evaluation import FLIP, INCREASING, METRICS, PERMUTE, SCALE
 from tests.networks_for_tests import case, settled
 
@@ -87,6 +88,24 @@ def test_every_public_metric_function_has_a_row_and_every_row_is_whole():
         assert (row.cost > 0) == ("network" in row.takes)
         assert row.chance
         assert "chance" in (row.function.__doc__ or "").lower() or "constant map" in row.function.__doc__ or row.cost
+
+
+def test_every_metric_of_stored_maps_has_its_transform_and_its_monai_metric():
+    words = {"iou": "IoU", "ssim": "SSIM"}
+    rows = [row for row in METRICS.values() if "network" not in row.takes]
+    named = {"".join(words.get(w, w.capitalize()) for w in row.name.split("_")): row.name for row in rows}
+    ours = set(transforms.scores.__all__) - {"Scored"}
+    assert {f"{name}{ending}" for name in named for ending in ("d", "D", "Dict")} == ours <= set(transforms.__all__)
+    assert {f"{name}Metric" for name in named} == set(metrics.__all__) - {"RelevanceMetric"}
+    for name, row in named.items():
+        dictionary = getattr(transforms, f"{name}d")
+        assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is dictionary
+        assert dictionary.__name__ == f"{name}d"
+        assert dictionary("map").scorer.metric == row
+        metric = getattr(metrics, f"{name}Metric")
+        assert metric.__name__ == f"{name}Metric"
+        assert metric(**({"regions": [1]} if row == "region_scores" else {})).scorer.metric == row
+        assert pickle.loads(pickle.dumps(dictionary)) is dictionary
 
 
 def test_the_table_of_the_documentation_is_the_table(repository):
@@ -236,3 +255,22 @@ def test_independent_noise_scores_the_chance_value_on_average(row):
 def test_the_laws_have_a_network_that_looks_at_the_image():
     network, image = case("2D")
     assert not torch.allclose(network(image), settled(network, 1)(image))
+
+
+@pytest.mark.parametrize("row", [r for r in METRICS.values() if "network" not in r.takes], ids=lambda row: row.name)
+@every_space
+def test_transforms_and_monai_metrics_give_what_the_function_gives(row, kind):
+    what, options = given(row, kind), dict(FEW.get(row.name, {}))
+    if row.family == "regions":
+        options["regions"] = [1, 2, 7]
+    wanted = row.function(*what.values(), **options).reshape(3, -1)
+    metric = metrics.RelevanceMetric(row.name, side="as is", **options)
+    torch.testing.assert_close(metric(*what.values()), wanted)
+    torch.testing.assert_close(metric.get_buffer(), wanted)
+    scored = transforms.Scored("relevance", row.name, side="as is", output="it", **options)
+    for i in range(3):
+        case = scored({name: MetaTensor(value[i]) for name, value in what.items()})
+        torch.testing.assert_close(torch.as_tensor(case["it"], dtype=torch.float64).reshape(-1), wanted[i])
+        assert isinstance(case["relevance"], MetaTensor)
+        assert torch.equal(case["relevance"].as_tensor(), what["relevance"][i])
+        assert [one["value"] for one in case["scores"]] == wanted[i].tolist()

@@ -26,10 +26,8 @@ POOLS = frozenset(f"{adaptive}max_pool{n}d{suffix}" for adaptive in ("", "adapti
                   for suffix in ("", "_with_indices"))  # fmt: skip
 BILINEAR = frozenset("mul multiply matmul bmm mm einsum".split())
 COMPARISONS = frozenset(
-    """
-    gt ge lt le eq ne greater less isnan isinf isfinite logical_and logical_or logical_not logical_xor any all
-    argmax argmin argsort sign sgn round floor ceil trunc floor_divide bucketize
-    """.split()
+    "gt ge lt le eq ne greater less isnan isinf isfinite logical_and logical_or logical_not logical_xor any all "
+    "argmax argmin argsort sign sgn round floor ceil trunc floor_divide bucketize".split()
 )
 """Operations without a gradient: constants, where baseline and image agree on them."""
 
@@ -260,8 +258,7 @@ def _rescale(function: Callable[[Tensor], Tensor], start: Tensor, *, smooth: boo
 
 
 def _rescale_relu(start: Tensor) -> Backward:
-    """The same for ReLU, in few sweeps over memory."""
-    # With h the larger of both inputs the quotient is h over their distance, but not below 0 or above 1.
+    """The same for ReLU in few sweeps over memory: the larger input over the distance of both, from 0 to 1."""
 
     def backward(values: list[Tensor], gradient: Tensor) -> list[Tensor]:
         distance = (values[0] - start).abs_().add_(torch.finfo(start.dtype).tiny)
