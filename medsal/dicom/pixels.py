@@ -10,6 +10,7 @@ from medsal.dicom.codestream import check_frame
 from medsal.dicom.phi import sealed
 from medsal.dicom.reasons import Reason, Refusal
 from medsal.dicom.safe import LIMITS, Limits, Opened
+from medsal.dicom.uids import valid_uid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def _check_compressed(opened: Opened, dataset: Dataset) -> None:
     except NotImplementedError:
         ready = False
     if not ready:
-        raise Refusal(Reason.SYNTAX, syntax)
+        raise Refusal(Reason.SYNTAX, syntax if valid_uid(syntax) else "")
     sample_bytes = opened.number("BitsAllocated") // 8 * opened.number("SamplesPerPixel", 1)
     offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
     frames = generate_frames(

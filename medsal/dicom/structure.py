@@ -175,7 +175,7 @@ def _step(walk: _Walk, implicit: bool) -> None:
     if walk.open and walk.open[-1].sequence:
         raise Refusal(Reason.BROKEN, "an element where an item was wanted")
     walk.count()
-    if tag in _PIXELS and not walk.open:
+    if tag in _PIXELS:
         _pixels(walk, length)
     elif representation == b"SQ" or length == _UNDEFINED or (implicit and length and _is_sequence(tag)):
         walk.enter(length, sequence=True, implicit=implicit or representation == b"UN")
@@ -195,22 +195,25 @@ def _bracket(walk: _Walk, tag: tuple[int, int], length: int, implicit: bool) -> 
 
 
 def _pixels(walk: _Walk, length: int) -> None:
-    found = walk.found
-    found.pixels = walk.file.tell()
+    """Walk over pixels; those of an icon within a sequence are passed over."""
+    found, whole = walk.found, not walk.open
+    if whole:
+        found.pixels, found.pixel_bytes = walk.file.tell(), length
     if length != _UNDEFINED:
-        found.pixel_bytes = length
         walk.skip(length)
         return
+    count, total = 0, 0
     while True:
         tag, _, size = walk.header(implicit=True)
         if tag == _SEQUENCE_END:
-            return
+            break
         if tag != _ITEM:
             raise Refusal(Reason.BROKEN, "fragments of pixels")
         walk.count()
-        found.fragments += 1
-        found.pixel_bytes += size
+        count, total = count + 1, total + size
         walk.skip(size)
+    if whole:
+        found.fragments, found.pixel_bytes = count, total
 
 
 def _padding(walk: _Walk) -> bool:

@@ -120,6 +120,21 @@ def test_sound_compressed_films_are_read(tmp_path):
     assert refused(save(made, tmp_path / "mpeg.dcm")) is Reason.SYNTAX
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_icon_within_a_film_is_no_film(packed, tmp_path):
+    made = film()
+    icon = Dataset()
+    icon.Rows, icon.Columns, icon.BitsAllocated, icon.SamplesPerPixel = 4, 4, 8, 1
+    icon.PixelData = encapsulate([b"\xff\xd8" + bytes(range(16))]) if packed else bytes(16)
+    icon["PixelData"].VR = "OB"
+    icon["PixelData"].is_undefined_length = packed
+    made.IconImageSequence = Sequence([icon])
+    expected = read_film(save(film(), tmp_path / "plain.dcm"))
+    np.testing.assert_array_equal(read_film(save(made, tmp_path / "film.dcm")).numpy(), expected.numpy())
+    del made.PixelData
+    assert refused(save(made, tmp_path / "icon.dcm")) is Reason.NO_PIXELS
+
+
 def test_rows_and_columns_of_65535(tmp_path):
     start = time.monotonic()
     assert refused(save(film(Rows=65535, Columns=65535), tmp_path / "large.dcm")) is Reason.TOO_LARGE
