@@ -13,7 +13,8 @@ from medsal.dicom.pixels import stored_pixels
 from medsal.dicom.reasons import Reason, Refusal
 from medsal.dicom.safe import LIMITS, Limits, Opened, open_file
 from medsal.dicom.uids import is_own
-from medsal.dicom.values import modality_values, windowed
+from medsal.dicom.values import Values, modality_values, windowed
+from medsal.errors import UsageError
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -43,7 +44,9 @@ _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
 @sealed
-def read_film(source: str | Path | Opened, *, voi: int | None = None, limits: Limits = LIMITS) -> MetaTensor:
+def read_film(
+    source: str | Path | Opened, *, voi: int | str | None = None, scaled: bool = False, limits: Limits = LIMITS
+) -> MetaTensor:
     """Read one film as it is meant to be seen.
 
     Stored values are masked and signed, rescaled or looked up (modality), windowed where that is asked for, and turned
@@ -52,7 +55,10 @@ def read_film(source: str | Path | Opened, *, voi: int | None = None, limits: Li
 
     Args:
         source: the file.
-        voi: None: no window. A number: that window or VOI LUT of the film (0 the first), values from 0 to 1.
+        voi: None: no window. A number: that window or VOI LUT of the film (0 the first), values from 0 to 1. ``any``:
+            the first where the film has one.
+        scaled: divide by the range that values can have, so that they go from 0 (black) to 1 (white) also without a
+            window, as `medsal.data.LoadFilm` gives them.
         limits: what is read.
 
     Returns:
@@ -73,10 +79,11 @@ def read_film(source: str | Path | Opened, *, voi: int | None = None, limits: Li
     inverse = _is_inverse(opened)
     stored = _grey(stored_pixels(opened, limits)[0])
     values = modality_values(stored, opened.header)
-    if voi is not None:
-        values = windowed(values, opened.header, voi)
+    values = _shown(values, opened, voi)
     if inverse:
         values = values.inverted()
+    if scaled:
+        values = values.scaled()
     (rows, columns), source_of_spacing = spacing_of(opened)
     grid = NativeGrid(
         affine=((rows, 0.0, 0.0, 0.0), (0.0, columns, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
@@ -147,6 +154,18 @@ def _is_inverse(opened: Opened) -> bool:
     if (photometric, shape) in {("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")}:
         raise Refusal(Reason.PHOTOMETRIC, f"{photometric} and {shape}")
     return photometric == "MONOCHROME1"
+
+
+def _shown(values: Values, opened: Opened, voi: int | str | None) -> Values:
+    """Apply the window that was asked for."""
+    if voi is None:
+        return values
+    if isinstance(voi, int):
+        return windowed(values, opened.header, voi)
+    if voi != "any":
+        raise UsageError(f"voi: wanted a number, 'any' or None, got {voi!r}")
+    has_one = bool(opened.header.get("VOILUTSequence") or opened.text("WindowCenter"))
+    return windowed(values, opened.header) if has_one else values
 
 
 def _grey(stored: NDArray[Any]) -> NDArray[Any]:

@@ -61,12 +61,15 @@ class LoadDicomFilm(Transform):  # type: ignore[misc]  # MONAI is untyped
     """Read a CR or DX film as it is meant to be seen; `medsal.dicom.read_film` says how.
 
     Args:
-        voi: number of the window to apply, None for none: what the model was trained on.
+        voi: number of the window to apply, ``any`` for the first where there is one, None for none: what the model was
+            trained on.
+        scaled: from 0 (black) to 1 (white) also without a window; with ``any``, as `medsal.data.LoadFilm` gives films.
         limits: what is read; the usual ones if None.
     """
 
-    def __init__(self, voi: int | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, voi: int | str | None = None, scaled: bool = False, limits: Limits | None = None) -> None:
         self.voi = voi
+        self.scaled = scaled
         self.limits = limits or LIMITS
 
     def __call__(self, source: str | Path) -> MetaTensor:
@@ -78,7 +81,7 @@ class LoadDicomFilm(Transform):  # type: ignore[misc]  # MONAI is untyped
         Returns:
             ``(1, rows, columns)`` float32.
         """
-        return read_film(source, voi=self.voi, limits=self.limits)
+        return read_film(source, voi=self.voi, scaled=self.scaled, limits=self.limits)
 
 
 class LoadDicomSeriesd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
@@ -114,7 +117,8 @@ class LoadDicomFilmd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
 
     Args:
         keys: of the files.
-        voi: number of the window to apply, None for none.
+        voi: number of the window to apply, ``any`` or None.
+        scaled: from 0 (black) to 1 (white) also without a window.
         limits: what is read; the usual ones if None.
         allow_missing_keys: pass over keys that a case does not have.
     """
@@ -122,12 +126,13 @@ class LoadDicomFilmd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
     def __init__(
         self,
         keys: KeysCollection,
-        voi: int | None = None,
+        voi: int | str | None = None,
+        scaled: bool = False,
         limits: Limits | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.loader = LoadDicomFilm(voi, limits)
+        self.loader = LoadDicomFilm(voi, scaled, limits)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read the films of a case.

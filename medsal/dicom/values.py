@@ -35,6 +35,15 @@ class Values:
         """
         return Values(self.ends[0] + self.ends[1] - self.array, self.ends)
 
+    def scaled(self) -> Values:
+        """Bring the possible range to 0 and 1.
+
+        Returns:
+            The same greys.
+        """
+        low, high = min(self.ends), max(self.ends)
+        return Values((self.array - low) / (high - low), (0.0, 1.0))
+
 
 def rescale_of(header: Dataset) -> tuple[float, float]:
     """Slope and intercept of a header, or of the item of a frame.

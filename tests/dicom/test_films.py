@@ -11,6 +11,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from medsal.dicom import NativeGrid, Reason, Refusal, read_film
+from medsal.errors import UsageError
 from tests.dicom.builders import CR, MR, SC, film, save
 
 RAMP = np.arange(600).reshape(20, 30) * 6 % 4096
@@ -199,3 +200,31 @@ def test_views_laterality_and_burned_in_annotation(tmp_path):
         assert facts["laterality"] == ("L" if view == "LATERAL" else "")
     coded = film(ViewPosition=None, ViewCodeSequence=Sequence([code]))
     assert NativeGrid.of(read_film(save(coded, tmp_path / "coded.dcm"))).facts["view"] == "PA"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"WindowCenter": 1500, "WindowWidth": 900},
+        {"WindowCenter": 1500, "WindowWidth": 900, "PhotometricInterpretation": "MONOCHROME1"},
+        {"RescaleSlope": 2, "RescaleIntercept": -100},
+    ],
+)
+def test_scaled_films_are_what_films_of_other_formats_are(values, tmp_path):
+    from medsal.data import LoadFilm
+
+    path = save(film(**values), tmp_path / "film.dcm")
+    image = read_film(path, voi="any", scaled=True)
+    np.testing.assert_allclose(image.numpy(), LoadFilm()(path).numpy(), atol=1e-6)
+    np.testing.assert_allclose(image.affine.numpy(), LoadFilm()(path).affine.numpy())
+    assert float(image.min()) >= 0
+    assert float(image.max()) <= 1
+
+
+def test_a_negative_slope_is_scaled_too_and_other_windows_are_refused(tmp_path):
+    path = save(film(RescaleSlope=-1, RescaleIntercept=4095), tmp_path / "film.dcm")
+    np.testing.assert_allclose(read_film(path, scaled=True)[0].numpy(), (4095 - RAMP) / 4095, atol=1e-6)
+    with pytest.raises(UsageError, match="voi: wanted"):
+        read_film(path, voi="first")
