@@ -1,4 +1,4 @@
-"""From series of a hospital through MONAI's engine and back: each map belongs to its series, a bad series stops nobody."""
+"""From DICOM series through MONAI's engine and back: each map belongs to its series, and a bad series stops nobody."""
 
 from __future__ import annotations
 
