@@ -63,7 +63,7 @@ REASONS: dict[Reason, str] = {
     Reason.TOO_DEEP: "sequences are nested deeper than the limits allow",
     Reason.TOO_MANY_ELEMENTS: "the header has more elements than the limits allow",
     Reason.TOO_MANY_FILES: "the folder holds more files than the limits allow",
-    Reason.SYNTAX: "the transfer syntax is refused (deflated), or no decoder for it is installed",
+    Reason.SYNTAX: "the transfer syntax is refused (deflated), or no decoder for it is installed: try medsal[codecs]",
     Reason.NO_PIXELS: "there are no pixels, or rows, columns or bits are missing",
     Reason.PIXEL_LENGTH: "there are more or fewer pixels than rows, columns and frames say",
     Reason.BITS: "bits allocated, bits stored, high bit or pixel representation contradict each other",
