@@ -261,6 +261,15 @@ def test_an_image_that_came_from_no_file_stays_on_its_own_grid() -> None:
     torch.testing.assert_close(result.native_maps["a"].affine, image.affine)
 
 
+def test_scores_beside_the_maps_are_no_maps() -> None:
+    from monai.data import MetaTensor
+
+    image = MetaTensor(torch.rand(1, 4, 5, 6))
+    output = {"image": image, "pred": torch.zeros(2), "saliency_a": image * 2}
+    output |= {"saliency_a_entropy": 1.0, "saliency_a_entropy_reason": "", "saliency_a_region_scores": torch.ones(3)}
+    assert list(case_result({"case": "a", "subject": "a", "session": ""}, output).maps) == ["a"]
+
+
 def test_an_anonymous_case_does_not_say_which_file_it_was(cases: list[dict[str, Any]]) -> None:
     image = LoadImaged("image", reader="NibabelReader")(cases[0])["image"][None]
     output = {"image": image, "pred": torch.zeros(1)}

@@ -195,11 +195,19 @@ def _content(value: Any, *, wanted: bool) -> Any:
     """A value of an item by its content: the digest of a file, a folder or a list of files, else the value itself."""
     if isinstance(value, list | tuple):
         return [_content(entry, wanted=wanted) for entry in value]
-    if not isinstance(value, str | Path) or not (wanted or Path(value).exists()) or not str(value):
+    if not isinstance(value, str | Path) or not str(value) or not (wanted or _exists(value)):
         return value
     path = Path(value)
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
     return [file_sha256(file) for file in files]
+
+
+def _exists(value: str | Path) -> bool:
+    """Whether a text is the name of a file; a long one, such as a mask as run lengths, is none."""
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):  # longer than a name can be, or with a null in it
+        return False
 
 
 def _never() -> str:

@@ -198,12 +198,11 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
         from medsal.transforms import LoadVolume
 
         return _one_channel(LoadVolume(placed=False)(source))
-    if str(image.meta.get("loader", "")).startswith(
-        "LoadFilm"
-    ):  # as it was read for the network: rows first, no header
+    loader, _, colour = str(image.meta.get("loader", "")).partition(" ")
+    if loader == "LoadFilm":  # as it was read for the network: rows first, from 0 to 1
         from medsal.data.films import LoadFilm
 
-        return _one_channel(LoadFilm(image.meta["loader"].split()[1])(source))
+        return _one_channel(LoadFilm(colour)(source))
     from monai.transforms import LoadImage
 
     return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))

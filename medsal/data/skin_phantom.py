@@ -160,9 +160,8 @@ class PlantedSkin:
             rng.uniform(-62, -54) / 20
         )
         energy = 1 / (2 * np.sqrt(np.pi * spread[0] * spread[1]))  # what spreading leaves of the deviation
-        envelope = np.hypot(real / energy + floor[0], imaginary / energy + floor[1]) + 10 ** (
-            self._membrane(rng, rows) / 20
-        )
+        envelope = np.hypot(real / energy + floor[0], imaginary / energy + floor[1])
+        envelope = envelope + 10 ** (self._membrane(rng, rows) / 20)
         span = rng.uniform(44, 56)
         value = (20 * np.log10(envelope) + rng.uniform(-7, 6) + span) / (span + 6)
         image = np.rint(255 * np.clip(value, 0, 1)).astype(np.uint8)

@@ -91,3 +91,10 @@ def test_what_the_evaluator_refers_to_counts_and_what_makes_the_data_list_does_n
     assert set(relevant(config)) == {
         "evaluator", "network", "network_def", "width", "dataset", "preprocessing", "grid", "_meta_",
     }  # fmt: skip
+
+
+def test_a_long_text_of_a_case_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("film")
+    item = {"image": str(tmp_path / "a.png"), "rle": "1 1 " * 5000, "boxes": [[[1.0, 2.0], [3.0, 4.0]]]}
+    assert fingerprint(item, {}, "w") == fingerprint(item, {}, "w")
+    assert fingerprint(item, {}, "w") != fingerprint({**item, "rle": "2 2 " * 5000}, {}, "w")
