@@ -68,7 +68,12 @@ def skin_source(
 
 
 def training_layer_masks(
-    cases: Sequence[Mapping[str, Any]], size: int, *, codes: Sequence[int] = (255,), fit: str = "stretch", most: int = 100
+    cases: Sequence[Mapping[str, Any]],
+    size: int,
+    *,
+    codes: Sequence[int] = (255,),
+    fit: str = "stretch",
+    most: int = 100,
 ) -> list[dict[str, Any]] | None:
     """Where a layer lies in the scans of the training part, for the mean training mask, on the network's grid.
 
