@@ -27,7 +27,7 @@ from medsal.scoring.settings import Settings
 from medsal.scoring.table import COLUMNS
 
 _LOG = logging.getLogger("medsal")
-_SUMMARY_ONLY = ("level", "alpha", "resamples", "correction", "primary")
+_SUMMARY_ONLY = ("level", "alpha", "resamples", "correction", "primary", "compared")
 
 
 class Scorer:
