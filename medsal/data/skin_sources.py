@@ -54,8 +54,8 @@ def skin_source(
     number = _number(fold)
     if dataset_dir is None:
         root = write_planted_skin(**planted).parent
-        known = {"layers": root / "layers", "classes": SKIN_CLASSES}
-        found = film_list(skin_cases(root, fold=number, **known), subjects=root / "skin.csv", part=part)
+        cases = skin_cases(root, fold=number, layers=root / "layers", classes=SKIN_CLASSES)
+        found = film_list(cases, subjects=root / "skin.csv", part=part)
         for case in found:
             if case["label"] != 0:
                 case["mask"] = str(root / "evidence" / Path(case["image"]).name)

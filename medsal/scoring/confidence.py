@@ -213,7 +213,7 @@ class _ConfidenceScorer(Scorer):
         generator = torch.Generator().manual_seed(seed)
         space, axes = maps.shape[2:], tuple(range(2, maps.ndim))
         shifts = [[int(torch.randint(n, (), generator=generator)) for n in space] for _ in range(self.options.draws)]
-        found = {}
+        found: dict[tuple[str, str], tuple[Tensor, ...]] = {}
         for direction in DIRECTIONS:
             for cut in self.options.cuts:
                 own = self._changes(image, maps, direction, cut, target)
@@ -251,7 +251,7 @@ class _ConfidenceScorer(Scorer):
         """The rows of one map; NaN, with the reason, where there are no numbers."""
         parts = [_part(direction, cut) for direction in DIRECTIONS for cut in self.options.cuts]
         nothing = (float("nan"),) * 4
-        common = {"case": files.case, "patient": files.patient, "kind": kind, "method": name}
+        common: dict[str, Any] = {"case": files.case, "patient": files.patient, "kind": kind, "method": name}
         common |= {"side": self.settings.side, "ceiling": float("nan"), "ceiling_of": ""}
         rows = []
         for metric in (DROP, INCREASE):

@@ -89,12 +89,11 @@ def wide(study: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     for (model, kind, method, side), own in study.groupby(["model", "kind", "method", "side"], sort=False):
-        scored = own.set_index(["metric", "part"])
+        scored = {(one["metric"], one["part"]): one for one in own.to_dict("records")}
         row = {"model": model, "kind": kind, "method": method, "side": side, "images": int(own["images"].max())}
         for name, key in COLUMNS.items():
-            known = key in scored.index
-            row[name] = float(scored.loc[key, "mean"]) if known else float("nan")
-            row[f"{name} chance"] = float(scored.loc[key, "null"]) if known else float("nan")
+            one = scored.get(key, {"mean": float("nan"), "null": float("nan")})
+            row |= {name: one["mean"], f"{name} chance": one["null"]}
         rows.append(row)
     return pd.DataFrame(rows)
 
