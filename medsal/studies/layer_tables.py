@@ -61,6 +61,7 @@ def write_tables(folder: str | Path) -> list[Path]:
             found.append(rows[list(KEPT)].assign(side=side).assign(model=path.parent.parent.name))
     if not found:
         raise NothingToDoError(f"{root}: no model has been scored")
+    found.sort(key=lambda rows: (rows["model"].iloc[0], SIDES.index(rows["side"].iloc[0])))
     study = pd.concat(found, ignore_index=True)[["model", *KEPT]]
     for name in ("mean", "low", "high", "null", "chance_p"):
         study[name] = pd.to_numeric(study[name])
@@ -175,7 +176,8 @@ def _bars(study: pd.DataFrame, panels: Mapping[str, tuple[str, str]]) -> bytes:
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_title(title, fontsize=10)
         ax.axvline(0, color="black", lw=0.5)
-    axes[0].legend(fontsize=7, loc="lower left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=len(handles))
     for ax in axes[1:]:
         ax.tick_params(labelleft=False)
     return _png(figure)
@@ -189,7 +191,7 @@ def _draw_coverage(study: pd.DataFrame) -> bytes:
         return b""
     own = own.assign(cut=own["part"].str.removeprefix("255 at ").astype(float)).sort_values("cut", kind="stable")
     models = list(dict.fromkeys(own["model"]))
-    figure, axes = _figure((1.5 + 5.5 * len(models), 5.5), len(models))
+    figure, axes = _figure((4 + 5.5 * len(models), 5.5), len(models))
     for ax, model in zip(axes, models, strict=True):
         for number, (method, rows) in enumerate(own[own["model"] == model].groupby("method", sort=False)):
             style = {"color": f"C{number % 10}", "ls": ("-", "--", ":")[number // 10 % 3], "lw": 1}
@@ -197,7 +199,8 @@ def _draw_coverage(study: pd.DataFrame) -> bytes:
         chance = own[own["model"] == model].groupby("cut")["null"].mean()
         ax.plot(chance.index, chance, color=CHANCE, lw=2.5, alpha=0.5, label="chance, mean of all")
         ax.set(title=f"{model}: IoU with the top layer", xlabel="cut, share of the peak", ylabel="IoU", ylim=(0, None))
-    axes[-1].legend(fontsize=6, ncols=2)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, loc="outside right center")
     return _png(figure)
 
 
