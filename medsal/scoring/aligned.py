@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 OF_ONE_METHOD = ("another patient: ", "untrained: ")
 """Baselines that belong to the method which is named behind these words."""
 ABSENT = "no row in the table"
-REMOVED = "remove "
-"""How the parts of confidence metrics begin whose images lack what is relevant."""
 
 
 @dataclass(frozen=True)
@@ -128,25 +126,7 @@ def aligned(scores: pd.DataFrame) -> Iterator[Aligned]:
             _scored(str(kind), str(method), own.set_index("case"), owners.index)
             for (kind, method), own in rows.groupby(["kind", "method"], sort=False)
         )
-        yield Aligned(name, str(part), better_end(name, str(part)), tuple(owners), maps)
-
-
-def better_end(metric: str, part: str) -> str:
-    """Which end of a metric is better; where the relevant part is removed the other one than where it is kept.
-
-    Args:
-        metric: its name.
-        part: of it.
-
-    Returns:
-        ``higher`` or ``lower``.
-    """
-    from medsal.evaluation import METRICS
-
-    row = METRICS[metric]
-    if row.family != "confidence" or not part.startswith(REMOVED):
-        return row.better
-    return "lower" if row.better == "higher" else "higher"
+        yield Aligned(name, str(part), METRICS[name].better_end(str(part)), tuple(owners), maps)
 
 
 def _scored(kind: str, method: str, rows: pd.DataFrame, cases: pd.Index) -> Scored:

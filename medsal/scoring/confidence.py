@@ -16,10 +16,10 @@ from medsal.bundle.exits import reason
 from medsal.bundle.fingerprint import digest, named_apart
 from medsal.bundle.weights import weights_record
 from medsal.errors import InputError, UsageError
+from medsal.evaluation import METRICS
 from medsal.evaluation.confidence import THRESHOLDS, confidences
 from medsal.evaluation.forwards import SCORES
 from medsal.evaluation.truth import side_of
-from medsal.scoring.aligned import better_end
 from medsal.scoring.cases import CaseFiles, Cases
 from medsal.scoring.reading import CaseReader
 from medsal.scoring.rivals import case_seed
@@ -221,7 +221,7 @@ class _ConfidenceScorer(Scorer):
                 part = _part(direction, cut)
                 for metric, value in own.items():
                     chance = torch.stack([other[metric] for other in others])
-                    sign = 1 if better_end(metric, part) == "higher" else -1
+                    sign = 1 if METRICS[metric].better_end(part) == "higher" else -1
                     p = (1 + (sign * chance >= sign * value).sum(0)) / (1 + len(chance))
                     deviation = chance.std(0, correction=0)
                     found[metric, part] = (value, chance.mean(0), deviation, p)

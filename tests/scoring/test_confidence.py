@@ -11,9 +11,9 @@ from torch import nn
 
 from medsal.bundle.weights import load_weights
 from medsal.errors import UsageError
+from medsal.evaluation import METRICS
 from medsal.evaluation.confidence import drop_in_confidence, increase_in_confidence
 from medsal.scoring import ConfidenceEvaluation, Settings, read_scores, verify
-from medsal.scoring.aligned import better_end
 from medsal.scoring.cases import CaseFiles, Cases
 
 SIZE = 12
@@ -110,10 +110,10 @@ def test_only_a_map_of_where_the_network_looks_keeps_and_removes_its_confidence(
 
 
 def test_the_better_end_turns_where_the_relevant_part_is_removed(study):
-    assert better_end("drop_in_confidence", "keep at 0.5") == "lower"
-    assert better_end("drop_in_confidence", "remove at 0.5") == "higher"
-    assert better_end("increase_in_confidence", "remove heat map") == "lower"
-    assert better_end("layer_hit_rate", "remove") == "higher"
+    assert METRICS["drop_in_confidence"].better_end("keep at 0.5") == "lower"
+    assert METRICS["drop_in_confidence"].better_end("remove at 0.5") == "higher"
+    assert METRICS["increase_in_confidence"].better_end("remove heat map") == "lower"
+    assert METRICS["layer_hit_rate"].better_end("remove") == "higher"
     study().run()
     import pandas as pd
 
