@@ -38,6 +38,8 @@ _HOME = {
     "rsna_cases": "rsna",
     "class_folder_cases": "kermany",
     "skin_cases": "skin",
+    "skin_source": "skin_sources",
+    "training_layer_masks": "skin_sources",
     "film_list": "splits",
     "sound_cases": "listing",
     "assign_splits": "splits",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,18 +134,25 @@ def _tensor(array: np.ndarray, source: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
 
-def as_bundle_reads(volume: Volume, shape: tuple[int, ...] | None = None) -> Volume:
-    """A picture as MONAI's ``LoadImage`` has it: columns first, and an affine of pixels.
+def as_bundle_reads(volume: Volume, shape: tuple[int, ...] | None = None, film: Any = None) -> Volume:
+    """A picture as the bundle has it: as MONAI's ``LoadImage``, columns first and an affine of pixels, or as a film.
 
     Args:
         volume: as ``read_volume`` gave it; anything but a picture comes back as it is.
         shape: of the image as the bundle read it; rows stay first where that says so.
+        film: affine of the image where ``medsal.data.LoadFilm`` read it, which has rows first whatever the shape.
 
     Returns:
         The same values on the grid that a bundle sees.
     """
     if not volume.picture:
         return volume
+    if film is not None:
+        to_film = torch.eye(4, dtype=torch.float64)  # a picture of another size shows the same field of view
+        for axis, (pixels, own) in enumerate(zip(shape or volume.space, volume.space, strict=True)):
+            to_film[axis, axis] = pixels / own
+            to_film[axis, 3] = 0.5 * pixels / own - 0.5
+        return Volume(volume.values, torch.as_tensor(film, dtype=torch.float64) @ to_film, volume.source)
     rows_first = shape == volume.space and volume.space != volume.space[::-1]
     values = volume.values if rows_first else volume.values.transpose(1, 2).contiguous()
     return Volume(values, torch.eye(4, dtype=torch.float64), volume.source)

@@ -147,3 +147,15 @@ def test_a_picture_and_a_nifti_are_never_laid_on_each_other():
     assert same_place(volume(4, 4, 4), volume(4, 4, 4, affine=np.eye(4)))
     with pytest.raises(InputError, match="cannot be laid"):
         brought(volume(2, 2, 2), volume(4, 4, 4, affine=np.eye(4)), resample=True)
+
+
+def test_a_picture_beside_a_film_has_rows_first_also_where_it_is_square(tmp_path):
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    Image.fromarray(pixels).save(tmp_path / "square.png")
+    found = read_volume(tmp_path / "square.png")
+    assert as_bundle_reads(found, (4, 4)).values[0, 0, 1] == 4
+    film = as_bundle_reads(found, (4, 4), np.diag([0.5, 0.25, 1, 1]))
+    assert film.values[0, 0, 1] == 1
+    assert torch.equal(film.affine, torch.diag(torch.tensor([0.5, 0.25, 1, 1], dtype=torch.float64)))
+    coarse = as_bundle_reads(found, (8, 8), np.eye(4))  # pixels of twice the size: the first centre lies at 0.5
+    assert coarse.affine[0].tolist() == [2, 0, 0, 0.5]
