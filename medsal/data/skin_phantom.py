@@ -126,7 +126,8 @@ class PlantedSkin:
         if self.label != 1:
             return depths.echo
         rng = self._random(_EVIDENCE)
-        return np.minimum(np.ceil(depths.echo) + np.rint(rng.uniform(10, 17) * _along(rng)), depths.epidermis)
+        end = np.ceil(depths.echo) + np.rint(rng.uniform(10, 17) * _along(rng))
+        return np.asarray(np.minimum(end, depths.epidermis))
 
     def _change(self, rows: np.ndarray, depths: _Depths) -> np.ndarray:
         """By how many decibels classes 2 and 3 change the echo, exactly 0 outside of their layer."""
@@ -159,9 +160,8 @@ class PlantedSkin:
             rng.uniform(-62, -54) / 20
         )
         energy = 1 / (2 * np.sqrt(np.pi * spread[0] * spread[1]))  # what spreading leaves of the deviation
-        envelope = np.hypot(real / energy + floor[0], imaginary / energy + floor[1]) + 10 ** (
-            self._membrane(rng, rows) / 20
-        )
+        envelope = np.hypot(real / energy + floor[0], imaginary / energy + floor[1])
+        envelope = envelope + 10 ** (self._membrane(rng, rows) / 20)
         span = rng.uniform(44, 56)
         value = (20 * np.log10(envelope) + rng.uniform(-7, 6) + span) / (span + 6)
         image = np.rint(255 * np.clip(value, 0, 1)).astype(np.uint8)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsal.data.thorax import Chest, Tissue, View, draw_chest, draw_view, project
+from medsal.data.thorax import FIELD, Chest, Tissue, View, draw_chest, draw_view, project
 from medsal.data.thorax_details import Line, draw_lines, foreign_bodies, harmless, marker, vessels
 from medsal.data.thorax_findings import FINDINGS, Change, pneumonia, pneumothorax, smooth_field
 from medsal.errors import UsageError
@@ -136,7 +136,7 @@ class PlantedFilm:
         rng = self._random(_MACHINE)
         primary = np.exp(-plain)
         scatter = rng.uniform(0.25, 0.7) * _blurred(primary, 2.5) + 0.004
-        blur = rng.uniform(0.02, 0.07) * view.size / 36
+        blur = rng.uniform(0.02, 0.07) * view.size / FIELD
         seen = gaussian_filter(np.exp(-changed), blur) + scatter
         grain = np.random.default_rng([self.seed, _NOISE, self.visit, view.size])
         noise = grain.standard_normal(seen.shape, dtype=np.float32) * rng.uniform(0.0015, 0.005)
@@ -183,7 +183,7 @@ def _blurred(values: np.ndarray, centimetres: float) -> np.ndarray:
 
     size = values.shape[0]
     coarse = np.asarray(Image.fromarray(values.astype(np.float32)).resize((64, 64), Image.Resampling.BOX))
-    smooth = gaussian_filter(coarse, centimetres * 64 / 36, mode="nearest")
+    smooth = gaussian_filter(coarse, centimetres * 64 / FIELD, mode="nearest")
     return np.asarray(Image.fromarray(smooth).resize((size, size), Image.Resampling.BICUBIC))
 
 

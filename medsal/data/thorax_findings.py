@@ -6,12 +6,11 @@ of the same film without it. So a film and its twin differ at the finding, and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from medsal.data.thorax import LUNGS, SIGN, Chest, Tissue, View
+from medsal.data.thorax import FIELD, LUNGS, SIGN, Chest, Tissue, View
 from medsal.data.thorax_details import Line, draw_lines
 
 __all__ = ["FINDINGS", "Change", "pneumonia", "pneumothorax", "smooth_field"]
@@ -49,7 +48,7 @@ def smooth_field(view: View, rng: np.random.Generator, grain: float) -> np.ndarr
     """
     from PIL import Image  # here: only the embedded set needs it
 
-    count = max(4, round(36 / grain))
+    count = max(4, round(FIELD / grain))
     noise = rng.standard_normal((count, count)).astype(np.float32) * 1.35
     return np.asarray(Image.fromarray(noise).resize((view.size, view.size), Image.Resampling.BICUBIC))
 
@@ -86,7 +85,7 @@ def pneumothorax(chest: Chest, view: View, tissue: Tissue, rng: np.random.Genera
         there = np.clip(wide / 0.5 - 0.3, 0, 1) * (tissue.fields == side)  # 0 where the gap is too thin to be seen
         inside = _smooth_minimum(tissue.edge - lateral, tissue.top - above) - 0.06 * wave * most * there
         air = (there > 0) & (inside < 0)
-        pixel = 36 / view.size
+        pixel = FIELD / view.size
         shade = np.clip(0.5 - inside / max(pixel, 0.08), 0, 1) * (there > 0)
         kept = rng.uniform(0.25, 0.6)
         markings = markings * (1 - shade)
@@ -115,39 +114,44 @@ def pneumonia(
     Returns:
         the change; a part of it is one opacity.
     """
-    x, y = view.places()
     count = int(rng.choice([1, 2, 3], p=[0.55, 0.35, 0.1]))
     ragged = 0.45 * smooth_field(view, rng, 3.2) + 0.25 * smooth_field(view, rng, 1.3)
     patchy = 1 + 0.13 * smooth_field(view, rng, 0.8) + 0.08 * smooth_field(view, rng, 0.4)
-    weight, soft = np.zeros_like(x), np.zeros_like(x)
-    parts = np.zeros(x.shape, np.uint8)
-    for number, side in enumerate(_sides(count, rng), 1):
-        place = _place(chest, side, rng)
-        wide, tall = rng.uniform(2.2, 4.2), rng.uniform(2.0, 4.2)
-        turn = rng.uniform(-0.6, 0.6)
-        dx, dy = x - place[0], y - place[1]
+    weight, soft = np.zeros_like(ragged), np.zeros_like(ragged)
+    parts = np.zeros(ragged.shape, np.uint8)
+    for _ in range(count):
+        fade = _opacity(chest, view, tissue, ragged, rng)
+        own = (fade > 0) & (parts == 0)
+        if parts.any() and own.sum() < 0.5 * (fade > 0).sum():  # it lies behind another one
+            continue
+        soft = np.maximum(soft, rng.uniform(2.2, 5.5) * fade * np.clip(patchy, 0.4, 1.6))
+        weight = np.maximum(weight, fade)
+        parts = np.where(own, np.uint8(parts.max() + 1), parts)
+    bronchi = [(points, 0.6 * width) for lines in tree.values() for points, width in lines if width > 0.13]
+    soft = np.clip(soft * (1 - 0.45 * np.clip(draw_lines(view, bronchi, lambda _: 1.0), 0, 1)), 0, None)
+    return Change(1 - 0.9 * weight, np.ones_like(soft), soft, parts)
+
+
+def _opacity(chest: Chest, view: View, tissue: Tissue, ragged: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How fully one opacity is there, 0 to 1: where most of it lies within a lung, low in it more often than high."""
+    x, y = view.places()
+    best = np.zeros_like(x)
+    for _ in range(12):
+        side = int(rng.integers(1, len(LUNGS) + 1))
+        share = rng.triangular(0.15, 0.75, 0.95)
+        a = chest.width * rng.uniform(0.42, 0.85) * (0.75 + 0.25 * min(1.0, 2 * share))
+        dx, dy = x - SIGN[side] * a, y - chest.apex - share * (chest.dome[side - 1] - chest.apex)
+        wide, tall, turn = rng.uniform(2.4, 4.8), rng.uniform(2.4, 4.8), rng.uniform(-0.6, 0.6)
         u = (np.cos(turn) * dx + np.sin(turn) * dy) / wide
         v = (np.cos(turn) * dy - np.sin(turn) * dx) / tall
-        raw = 1.15 - np.sqrt(u**2 + v**2) + 0.5 * ragged * (np.sqrt(u**2 + v**2) < 2)
-        fade = np.clip(_ease(raw / 0.6) - 0.12, 0, None) / 0.88 * (tissue.fields == side)
-        soft = np.maximum(soft, rng.uniform(2.0, 5.0) * fade * np.clip(patchy, 0.4, 1.6))
-        weight = np.maximum(weight, fade)
-        parts = np.where((fade > 0) & (parts == 0), np.uint8(number), parts)
-    bronchi = [(points, 0.6 * width) for lines in tree.values() for points, width in lines if width > 0.13]
-    soft = np.clip(soft * (1 - 0.6 * np.clip(draw_lines(view, bronchi, lambda _: 1.0), 0, 1)), 0, None)
-    return Change(1 - 0.9 * weight, np.ones_like(x), soft, parts)
-
-
-def _sides(count: int, rng: np.random.Generator) -> Sequence[int]:
-    return [int(side) for side in rng.integers(1, len(LUNGS) + 1, count)]
-
-
-def _place(chest: Chest, side: int, rng: np.random.Generator) -> tuple[float, float]:
-    """A middle for an opacity: anywhere in the lung, twice as often in its lower half."""
-    share = rng.triangular(0.15, 0.75, 0.95)
-    y = chest.apex + share * (chest.dome[side - 1] - chest.apex)
-    a = chest.width * rng.uniform(0.42, 0.85) * (0.75 + 0.25 * min(1.0, 2 * share))
-    return SIGN[side] * a, float(y)
+        away = np.hypot(u, v)
+        fade = np.clip(_ease((1.15 - away + 0.5 * ragged * (away < 2)) / 0.85) - 0.12, 0, None) / 0.88
+        fade = fade * (tissue.fields == side)
+        if fade.sum() > best.sum():
+            best = fade
+        if (best > 0).sum() * (FIELD / view.size) ** 2 > 10:  # cm^2: not hidden by the heart or the diaphragm
+            break
+    return best
 
 
 def _hump(share: np.ndarray, middle: float, width: float) -> np.ndarray:

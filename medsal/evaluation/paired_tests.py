@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -192,10 +193,12 @@ def corrected(p: Sequence[float] | NDArray[Any], correction: str = "holm") -> ND
 
     if correction not in CORRECTIONS:
         raise UsageError(f"correction: wanted one of {', '.join(CORRECTIONS)}, got {correction!r}")
-    found = np.array(p, dtype=np.float64)
-    known = ~np.isnan(found)
-    if known.any():
-        found[known] = multipletests(found[known], method=CORRECTIONS[correction])[1]
+    known = ~np.isnan(found := np.array(p, dtype=np.float64))
+    gc.freeze()  # statsmodels collects garbage in every Holm correction: most of the time, with torch loaded
+    try:
+        found[known] = multipletests(found[known], method=CORRECTIONS[correction])[1] if known.any() else []
+    finally:
+        gc.unfreeze()
     return found
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NAN = float("nan")
 SLAB = 16
 """Slices that are filtered at a time."""
+SMALL = 2**16
+"""Voxels of a map for which starting threads takes longer than what they do."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,14 @@ def _ssim(first: NDArray[Any], second: NDArray[Any], window: _Window, span: floa
         return NAN
     if highest - lowest > span * (1 + 1e-6):
         raise UsageError(f"ssim: wanted maps within a data range of {span:g}, got {highest - lowest:g}; see unit_range")
+    inside = np.prod([size - 2 * window.radius for size in first.shape])
+    if first.size <= SMALL:
+        return float(_ssim_sum(first, second, window, span) / inside)
     starts = range(0, len(first) - 2 * window.radius, SLAB)
     slabs = [slice(start, min(start + SLAB + 2 * window.radius, len(first))) for start in starts]
     with ThreadPoolExecutor(2) as pool:
         sums = pool.map(lambda at: _ssim_sum(first[at], second[at], window, span), slabs)
-        return float(sum(sums) / np.prod([size - 2 * window.radius for size in first.shape]))
+        return float(sum(sums) / inside)
 
 
 def _ssim_sum(first: NDArray[Any], second: NDArray[Any], window: _Window, span: float) -> float:

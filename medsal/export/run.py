@@ -92,6 +92,7 @@ def prepare_export(
             "*_slices.png",
             "figures/",
             "cases/",
+            "evaluation/",
             "report/",
             "attribution_*",
             "index*.html",

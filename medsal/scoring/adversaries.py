@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsal.evaluation import METRICS
+from medsal.evaluation.chance import SAME
 from medsal.evaluation.outcomes import by_patient
 from medsal.evaluation.verdict import BEST, CHANCE, NOT_TESTABLE
 from medsal.files import write_file
@@ -56,8 +57,8 @@ class AdversaryReport:
 
     @property
     def refused(self) -> bool:
-        """Whether every adversary was refused and the planted truth was not."""
-        return not self.taken and not self.not_told
+        """Whether every adversary was refused by every metric."""
+        return not self.taken
 
 
 def report_adversaries(scores: pd.DataFrame, settings: Settings) -> AdversaryReport:
@@ -75,9 +76,8 @@ def report_adversaries(scores: pd.DataFrame, settings: Settings) -> AdversaryRep
     rows = [row for table in aligned(scores) if _judged(table) for row in _rows(table, settings)]
     table = pd.DataFrame(rows, columns=list(ADVERSARIES_COLUMNS))
     planted = table["map"] == PLANTED
-    own, best = table[~planted], table["verdict"] == BEST
-    taken = _named(own[best])
-    above = _named(own[~own["verdict"].isin([BEST, CHANCE, NOT_TESTABLE])])
+    best, low = table["verdict"] == BEST, table["verdict"].isin([CHANCE, NOT_TESTABLE])
+    taken, above = _named(table[~planted & best]), _named(table[~planted & ~best & ~low])
     not_told = tuple(dict.fromkeys(table[planted & ~best]["metric"]))
     held = [] if table.empty else _baselines(scores)
     statement = _statement(table, held, taken, above)
@@ -163,13 +163,20 @@ def _statement(table: pd.DataFrame, held: list[str], taken: tuple[str, ...], abo
     else:
         said.append("None gets a better verdict than chance.")
     if above:
-        words = table.assign(name=_named(table)).query("name in @above")
-        by = [f"{row['name']} by {row['refused_by']}" for row in words.to_dict("records")]
-        said.append(f"Above chance, and refused by a baseline: {', '.join(by)}.")
+        said.append(f"Above chance, and refused by a baseline that knows as much: {_refusals(table, above)}.")
     untested = _named(table[(table["verdict"] == NOT_TESTABLE) & (table["map"] != PLANTED)])
     if untested:
         said.append(f"Not testable: {', '.join(untested)}.")
     return " ".join([*said, *_of_planted(table)])
+
+
+def _refusals(table: pd.DataFrame, above: tuple[str, ...]) -> str:
+    """Each map with the baselines that refused it, whatever the metric."""
+    rows = [row for name, row in zip(_named(table), table.to_dict("records"), strict=True) if name in above]
+    by: dict[str, dict[str, None]] = {}
+    for row in rows:
+        by.setdefault(row["map"], {})[row["refused_by"]] = None
+    return "; ".join(f"{name} (by {', '.join(others)})" for name, others in by.items())
 
 
 def _of_planted(table: pd.DataFrame) -> list[str]:
@@ -179,14 +186,14 @@ def _of_planted(table: pd.DataFrame) -> list[str]:
     lost = planted[planted["verdict"] != BEST]
     if lost.empty:
         return ["The planted truth gets the best verdict by each of them."]
-    words = ", ".join(f"{row['metric']}: {row['verdict']}" for row in lost.to_dict("records"))
+    words = ", ".join(f"{row['metric']} ({row['verdict']})" for row in lost.to_dict("records"))
     n = int(lost["patients"].min())
-    return [f"THE PLANTED TRUTH IS NOT TOLD APART ({words}; {n} patients): no verdict by these means much."]
+    return [f"THE PLANTED TRUTH DOES NOT GET THE BEST VERDICT by {words}, over {n} patients: no method could."]
 
 
 def _line(row: dict[Any, Any]) -> str:
     above = "-" if math.isnan(row["p_corrected"]) else f"{row['p_corrected']:.4f}"
-    above = "below" if row["difference"] < 0 else above
+    above = "below" if row["difference"] < -SAME else above
     name = f"  {row['map']:<28} {row['patients']:>8} {row['value']:>8.4f} {row['null']:>8.4f}"
     return f"{name} {above:>8}  {row['verdict']}"
 

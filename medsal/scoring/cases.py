@@ -94,9 +94,6 @@ class Cases:
     resample: bool = False
     region_names: Mapping[int, str] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.found)
-
     @property
     def methods(self) -> tuple[str, ...]:
         """All methods, in order of first appearance."""

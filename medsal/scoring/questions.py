@@ -15,10 +15,7 @@ from medsal.evaluation.layers import coverage_weights
 from medsal.evaluation.regions import region_codes
 from medsal.evaluation.truth import bare
 from medsal.scoring.case import ScoredCase
-from medsal.scoring.settings import LAYER_SCORES, Settings
-
-EACH = "each"
-"""The value of ``codes`` that asks for every layer by itself."""
+from medsal.scoring.settings import EACH, LAYER_SCORES, Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +143,7 @@ def _labels(case: ScoredCase) -> list[int]:
 def _coverage(case: ScoredCase, options: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     part, codes = options.get("part", "mean"), options.pop("codes", None)
     if part in {"background", "weighted"}:
-        return [((part,), options if codes in {None, EACH} else {**options, "codes": codes})]
+        return [((part,), options if codes is None or codes == EACH else {**options, "codes": codes})]
     chosen = _each_layer(case) if codes == EACH else [codes]
     at = f" at {options.get('threshold', 0.5):g}" if part == "iou" else ""
     return [((_layer_name(case, part, one) + at,), {**options, "codes": one}) for one in chosen]

@@ -79,7 +79,7 @@ class Evaluation:
         with terminable():
             for number, files in enumerate(self.cases.found, 1):
                 records[files.case] = self._case(files)
-                _LOG.info("%d/%d %s %s", number, len(self.cases), files.case, _said(records[files.case]))
+                _LOG.info("%d/%d %s %s", number, len(self.cases.found), files.case, _said(records[files.case]))
         statuses = {case: record["status"] for case, record in records.items()}
         outcome = Outcome(cases=statuses, skipped=self.skipped)
         if not outcome.count("done"):
@@ -141,7 +141,14 @@ class Evaluation:
             partners=self.scorer.partners,
             prior=sorted(self.scorer.prior.prior.cases) if self.scorer.prior else [],
         )
-        for line in render(summary).splitlines():
+        text = render(summary)
+        if self.settings.adversaries:
+            from medsal.scoring.adversaries import render_adversaries, report_adversaries, write_adversaries
+
+            report = report_adversaries(scores, self.settings)
+            write_adversaries(self.folder, report)
+            text += "\n" + render_adversaries(report)
+        for line in text.splitlines():
             _LOG.info("%s", line)
         for case, why in self.cases.excluded.items():
             _LOG.warning("left out: %s %s", case, why)

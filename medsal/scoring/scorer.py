@@ -69,8 +69,8 @@ class Scorer:
             why = _unreadable(partner, resample=self.cases.resample) if partner else ""
             if not why:
                 raise
-            _LOG.warning("%s: no map of another patient beside it: %s", files.case, why)
             rows, resampled = self._scored(files, None)
+            _LOG.warning("%s: no map of another patient beside it: %s", files.case, why)
             return rows, {**resampled, "another patient": f"left out: {why}"}
 
     def _scored(self, files: CaseFiles, partner: CaseFiles | None) -> tuple[list[dict[str, Any]], dict[str, str]]:

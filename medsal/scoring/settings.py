@@ -27,7 +27,8 @@ SCORED = {name: row for name, row in METRICS.items() if row.family in FAMILIES}
 SEVERAL = ("part", "threshold", "ties", "scores", "reduce")
 """Options that may be lists: one row for each value, which ``part`` then names."""
 OF_THE_CASE = ("relevance", "mask", "layers", "labels", "ignore", "regions")
-OF_THE_GRID = ("spacing", "codes")
+EACH = "each"
+"""The value of the option ``codes`` that asks for every layer by itself."""
 WITHOUT_NEGATIVES = ("relevance_mass", "layer_hit_rate", "layer_coverage")
 """Metrics that divide by all relevance, or by its peak: one side must be chosen."""
 LAYER_SCORES = {"graded": GRADED, "signed": SIGNED}
@@ -215,11 +216,17 @@ def _scores(metric: str, value: Any) -> Any:
 
 def _try_out(row: Metric, options: Mapping[str, Any]) -> None:
     """Call a metric once, on eight voxels, so that a value that it refuses stops a run before it starts."""
-    tried = {name: LAYER_SCORES.get(str(value), value) for name, value in options.items()}
+    tried = {name: LAYER_SCORES.get(str(value), value) for name, value in options.items() if name != "spacing"}
+    codes = tried.pop("codes", EACH)
+    if codes != EACH:
+        tried["codes"] = codes
+        whole = [codes] if isinstance(codes, int) else codes
+        if not isinstance(whole, list | tuple) or not all(isinstance(code, int) for code in whole):
+            raise UsageError(f"metrics: {row.name}: codes: wanted {EACH}, a code or a list of codes, got {codes!r}")
     relevance = torch.arange(8.0).view(1, 1, 2, 2, 2) + 1
     truth = [(relevance > 6) * 255] if len(row.takes) > 1 else []
     try:
-        row.function(relevance, *truth, **{name: value for name, value in tried.items() if name not in OF_THE_GRID})
+        row.function(relevance, *truth, **tried)
     except UsageError as error:
         raise UsageError(f"metrics: {row.name}: {error}") from None
     except (TypeError, ValueError, RuntimeError):

@@ -62,8 +62,8 @@ def folder_cases(
     else:
         found, excluded = _from_patterns(str(maps), given)
     kept = [files for files in found if files.case not in excluded]
-    if not kept and not excluded:
-        raise NothingToDoError(f"no map matches {maps or table}")
+    if not any(files.maps for files in found):
+        raise NothingToDoError(f"no map matches {maps}" if maps else f"'{table}': no row has a map")
     known = any(files.patient != files.case for files in kept)
     if not known:
         _LOG.warning("no patients are named: every case counts as a patient of its own")

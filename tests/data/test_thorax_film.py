@@ -56,6 +56,12 @@ def test_findings_lie_in_the_lungs_and_leave_most_of_them(finding: str) -> None:
         assert 0.004 < film.mask.sum() / (film.lungs > 0).sum() < 0.6
 
 
+def test_no_film_with_a_finding_is_without_its_mask() -> None:
+    for finding in FINDINGS:
+        shares = [planted_film(seed, finding=finding, label=1).sample(64).mask.mean() for seed in range(60)]
+        assert min(shares) > 0.003
+
+
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_boxes_are_half_open_and_tight(finding: str) -> None:
     several = 0

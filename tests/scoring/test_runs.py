@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from monai.data import DataLoader
 from monai.networks.nets import DenseNet
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd, Resized
 
+from medsal.bundle.results import places
 from medsal.bundle.weights import load_weights
 from medsal.data.cases import CaseDataset, collate_cases
 from medsal.engines import AttributionEvaluator
@@ -224,3 +226,14 @@ def test_names_of_regions_come_from_a_mapping_or_a_file(tmp_path, items):
     found = scored_cases(items, explain(items, tmp_path / "out"), truth=TRUTH, region_names={"3": "right"})
     assert found.region_names == {3: "right"}
     assert scored_cases(found, "nowhere", truth=TRUTH).found == found.found
+
+
+def test_one_map_for_all_slices_has_one_place_along_them():
+    image = placed(torch.zeros(1, 8, 5, 8), torch.eye(4))
+    records = {
+        "cam": {"layer_shape": [2, 3], "repeated_over_slices": 5},
+        "volume": {"layer_shape": [4, 2, 4]},
+        "pixels": {},
+    }
+    result = SimpleNamespace(image=image, native=image, slice_axis=0, records=records)
+    assert places(result, {})["grid"]["layers"] == {"cam": [2, 1, 3], "volume": [4, 2, 4]}

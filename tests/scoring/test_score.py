@@ -14,7 +14,8 @@ from medsal.errors import InputError, UsageError
 from medsal.evaluation import METRICS, prevalence
 from medsal.evaluation.baselines import MaskPrior, adversaries
 from medsal.evaluation.chance import mass_null, sampled_null
-from medsal.evaluation.chance_hits import average_precision_null, hit_chance
+from medsal.evaluation.chance_hits import average_precision_null
+from medsal.evaluation.localisation import pointing_chance
 from medsal.evaluation.truth import side_of
 from medsal.scoring.rivals import PLANTED, case_seed
 from medsal.scoring.score import ScoredCase, score_case
@@ -90,7 +91,7 @@ def test_the_peak_is_held_against_a_point_put_anywhere_in_the_body():
     hit, miss = torch.zeros(2, 1, *SPACES["2D"])
     hit[0, 4, 4] = miss[0, 10, 10] = 1
     rows = scored(case(maps={"hit": hit, "miss": miss}, body=body), ["pointing_game"])
-    level = hit_chance(lesion(SPACES["2D"])[None], body=body[None])[0].item()
+    level = pointing_chance(lesion(SPACES["2D"])[None], ignore=body[None] == 0)[0].item()
     assert level == 16 / 100
     found = {name: of(rows, "pointing_game", name) for name in ("hit", "miss")}
     assert [(row["value"], row["null"], row["p"]) for row in found.values()] == [(1, level, level), (0, level, 1)]

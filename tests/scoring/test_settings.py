@@ -79,6 +79,8 @@ def test_lists_of_values_are_rows_of_their_own_and_sides_are_a_metrics_own():
         ({"metrics": {"pointing_game": {"ties": "last"}}}, "ties: wanted mean, first, any, got 'last'"),
         ({"metrics": {"pointing_game": {"tolerance_mm": "wide"}}}, "pointing_game: wanted values that it can be"),
         ({"metrics": {"layer_hit_rate": {"scores": "best"}}}, "scores: wanted graded, signed or code: score"),
+        ({"metrics": {"layer_coverage": {"codes": "all"}}}, "codes: wanted each, a code or a list of codes, got 'all'"),
+        ({"metrics": {"layer_coverage": {"part": "weighted", "codes": [32]}}}, "weights for 255, 128, 64, got (32,)"),
         ({"metrics": {"region_scores": {"reduce": "median"}}}, "reduce: wanted mean, sum, max, share"),
         ({"metrics": {"iou": {"side": "left"}}}, "iou: side: unknown 'left'"),
         ({"side": "absolut"}, "side: unknown 'absolut'. Did you mean absolute?"),

@@ -1,0 +1,152 @@
+"""The cases of a study: what is explained, in batches of one shape, and what is known of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medsal.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Under which names a dataset's items hold what a study reads.
+
+    Attributes:
+        image: ``(C, *space)``, preprocessed as the networks want it; no random transform.
+        case: a name of its own for each item.
+        patient: whose it is; ``subject`` where an item has no such entry, else the case itself.
+        label: the class; a study of performance needs it.
+        truth: ``(1, *space)``, not 0 where the finding is; on the image's grid, or on one of its own with an affine.
+    """
+
+    image: str = "image"
+    case: str = "case"
+    patient: str = "patient"
+    label: str = "label"
+    truth: str = "mask"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that are explained together.
+
+    Attributes:
+        number: from 0.
+        at: their places among all cases.
+    """
+
+    number: int
+    at: tuple[int, ...]
+
+
+class Cases:
+    """All cases of a study; images are read when they are needed.
+
+    Args:
+        items: a dataset of mappings.
+        keys: their names.
+        batch_size: most images in a batch; images of another shape begin a new one.
+
+    Attributes:
+        names: of the cases.
+        patients: whose each is.
+        labels: class of each, None where an item does not say.
+        shapes: ``(C, *space)`` of each image.
+        digest: of all names, images, labels and truths.
+        batches: in order.
+
+    Raises:
+        InputError: if an item cannot be read, has no image or name, or its image is not finite.
+        UsageError: if there is no case, or two have one name.
+    """
+
+    def __init__(self, items: Sequence[Mapping[str, Any]], keys: Keys | None = None, batch_size: int = 8) -> None:
+        self.items, self.keys = items, keys or Keys()
+        self.names: list[str] = []
+        self.patients: list[str] = []
+        self.labels: list[int | None] = []
+        self.shapes: list[tuple[int, ...]] = []
+        digest = hashlib.sha256()
+        for number in range(len(items)):
+            self._learn(number, digest)
+        if not self.names:
+            raise UsageError("study: wanted at least one case, got none")
+        self.digest = digest.hexdigest()
+        self.batches = self._batched(batch_size)
+
+    def _learn(self, number: int, digest: Any) -> None:
+        item = self.items[number]
+        if item.get("error") or self.keys.image not in item or self.keys.case not in item:
+            why = item.get("error") or f"it has no {self.keys.image!r} or no {self.keys.case!r}"
+            raise InputError(f"study: item {number} ({item.get(self.keys.case, 'without a name')}): {why}")
+        name, image, truth = str(item[self.keys.case]), _plain(item[self.keys.image]), self._truth(item)
+        if name in self.names:
+            raise UsageError(f"study: two cases are called {name!r}")
+        if not image.isfinite().all():
+            raise InputError(f"study: the image of {name} has values that are not finite")
+        label = item.get(self.keys.label)
+        self.names.append(name)
+        self.patients.append(str(item.get(self.keys.patient, item.get("subject", name))))
+        self.labels.append(None if label is None else int(label))
+        self.shapes.append(tuple(image.shape))
+        digest.update(f"{name}/{self.patients[-1]}/{self.labels[-1]}/{tuple(image.shape)}".encode())
+        digest.update(image.contiguous().numpy().tobytes())
+        if truth is not None:
+            digest.update(truth.numpy().tobytes())
+
+    def _batched(self, size: int) -> list[Batch]:
+        found: list[list[int]] = []
+        for at, shape in enumerate(self.shapes):
+            if not found or len(found[-1]) >= size or self.shapes[found[-1][0]] != shape:
+                found.append([])
+            found[-1].append(at)
+        return [Batch(number, tuple(places)) for number, places in enumerate(found)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def images(self, batch: Batch) -> Tensor:
+        """Images of a batch.
+
+        Args:
+            batch: one of ``batches``.
+
+        Returns:
+            ``(B, C, *space)``, plain.
+        """
+        return torch.stack([_plain(self.items[at][self.keys.image]) for at in batch.at])
+
+    def truth(self, at: int) -> Tensor | None:
+        """The truth of a case, on its image's grid.
+
+        Args:
+            at: its place.
+
+        Returns:
+            ``(1, 1, *space)``, boolean; None where there is none.
+        """
+        found = self._truth(self.items[at])
+        return None if found is None else found[None]
+
+    def _truth(self, item: Mapping[str, Any]) -> Tensor | None:
+        truth, image = item.get(self.keys.truth), item[self.keys.image]
+        if truth is None:
+            return None
+        if tuple(truth.shape[1:]) != tuple(image.shape[1:]):
+            from medsal.geometry import to_grid
+
+            if not (hasattr(truth, "affine") and hasattr(image, "affine")):
+                name = item[self.keys.case]
+                raise InputError(f"study: the truth of {name} is {tuple(truth.shape)}, its image {tuple(image.shape)}")
+            truth = to_grid(truth, image.affine, image.shape[1:], mode="nearest")
+        return _plain(truth).gt(0).any(0, keepdim=True)
+
+
+def _plain(values: Any) -> Tensor:
+    return torch.as_tensor(values).detach().as_subclass(Tensor).cpu()
