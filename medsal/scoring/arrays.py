@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,21 +134,23 @@ def _tensor(array: np.ndarray, source: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
 
 
-def as_bundle_reads(volume: Volume, shape: tuple[int, ...] | None = None) -> Volume:
-    """A picture as MONAI's ``LoadImage`` has it: columns first, and an affine of pixels.
+def as_bundle_reads(volume: Volume, shape: tuple[int, ...] | None = None, film: Any = None) -> Volume:
+    """A picture as a bundle has it: of MONAI's ``LoadImage`` columns first with an affine of pixels, or as a film.
 
     Args:
         volume: as ``read_volume`` gave it; anything but a picture comes back as it is.
         shape: of the image as the bundle read it; rows stay first where that says so.
+        film: affine of the film that the bundle read rows first, where it did; of a square the shape does not say.
 
     Returns:
         The same values on the grid that a bundle sees.
     """
     if not volume.picture:
         return volume
-    rows_first = shape == volume.space and volume.space != volume.space[::-1]
-    values = volume.values if rows_first else volume.values.transpose(1, 2).contiguous()
-    return Volume(values, torch.eye(4, dtype=torch.float64), volume.source)
+    said = shape == volume.space and volume.space != volume.space[::-1]
+    values = volume.values if film is not None or said else volume.values.transpose(1, 2).contiguous()
+    affine = torch.eye(4, dtype=torch.float64) if film is None else full_affine(film)
+    return Volume(values, affine, volume.source)
 
 
 def same_place(one: Volume, other: Volume) -> bool:

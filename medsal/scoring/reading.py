@@ -190,7 +190,7 @@ class CaseReader:
         source = f"{what} of {self.files.case}" if self.files.anonymous else f"{what} {path}"
         grid = self.files.grid
         volume = read_volume(path, source=source, image=what == "image", whole=grid is not None)
-        return volume if grid is None else as_bundle_reads(volume, grid.patient_shape)
+        return volume if grid is None else as_bundle_reads(volume, grid.patient_shape, grid.film_affine)
 
     def _map(self, what: str, path: Path) -> Volume:
         """Read a map; those of a run lie with their slices first."""

@@ -37,8 +37,8 @@ def draw_groups(scores: pd.DataFrame, cases: pd.DataFrame, tests: pd.DataFrame) 
     used = cases[cases["left_out"] == ""].set_index("case")
     methods = list(dict.fromkeys(scores["method"]))
     regions, groups = list(dict.fromkeys(scores["region"])), sorted(set(used["group"]))
-    width = max(5.0, 0.35 * len(regions) * (len(groups) + 1) + 1.5)
-    figure, panels = _figure(1, len(methods), (width * len(methods), 3.6))
+    width = max(6.0, 0.35 * len(regions) * (len(groups) + 1) + 1.2)
+    figure, panels = _figure(len(methods), 1, (width, 2.5 * len(methods) + 0.4))
     for ax, method in zip(panels, methods, strict=True):
         own = scores[(scores["method"] == method) & scores["case"].isin(used.index)]
         for at, group in enumerate(groups):
@@ -110,7 +110,7 @@ def draw_effects(tests: pd.DataFrame, labels: Sequence[Tensor], names: Mapping[i
 
     methods, groups = list(dict.fromkeys(tests["method"])), list(dict.fromkeys(tests["group"]))
     common = common_regions(labels)
-    figure, panels = _figure(len(groups), len(methods), (3.4 * len(methods) + 0.9, 3.5 * len(groups) + 0.3))
+    figure, panels = _figure(len(groups), len(methods), (3.2 * len(methods) + 0.9, 3.7 * len(groups) + 0.5))
     scale = ScalarMappable(Normalize(-STRONG, STRONG), colormaps["RdBu_r"])
     for index, ax in enumerate(panels):
         group, method = groups[index // len(methods)], methods[index % len(methods)]

@@ -15,7 +15,7 @@ from medsal.evaluation.truth import side_of
 from medsal.scoring.cases import CaseFiles
 from medsal.scoring.reading import CaseReader
 from medsal.studies.regions.cases import StudyCases
-from medsal.studies.regions.settings import RegionSettings
+from medsal.studies.regions.settings import DENSITY, RegionSettings
 
 COLUMNS = ("case", "method", "reduce", "region", "value", "chance", "reason")
 """Of ``regions.csv``: one row for each film, map, reduction and region. ``chance``: what a map of one
@@ -84,7 +84,7 @@ def score_case(
         relevance = reader.map(method)[None]
         read = relevance.double() if settings.side == "as is" else side_of(relevance, settings.side).double()
         for reduce in settings.reduce:
-            values = region_scores(read, labels, reduce=reduce, regions=codes)[0]
+            values = _values(read, labels, reduce, codes)
             flat = _flat(read, labels, reduce, codes)
             for code, value, chance in zip(codes, values.tolist(), flat.tolist(), strict=True):
                 row = {"case": files.case, "method": method, "reduce": reduce, "region": code, "value": value}
@@ -93,11 +93,24 @@ def score_case(
     return rows, labels, reader.resampled
 
 
+def _values(read: Tensor, labels: Tensor, reduce: str, codes: list[int]) -> Tensor:
+    """The score of each region."""
+    if reduce != DENSITY:
+        return region_scores(read, labels, reduce=reduce, regions=codes)[0]
+    whole = read.mean()
+    found = region_scores(read, labels, reduce="mean", regions=codes)[0] / whole
+    return found if whole != 0 else torch.full_like(found, math.nan)
+
+
 def _flat(read: Tensor, labels: Tensor, reduce: str, codes: list[int]) -> Tensor:
     """What a map of one value and of the same sum gives each region."""
     sizes = region_sizes(labels, codes)[0]
-    scale = {"share": 1.0, "sum": float(read.sum()), "max": math.nan}
-    return torch.ones_like(sizes) * read.mean() if reduce == "mean" else sizes * scale[reduce]
+    alike = {DENSITY: 1.0, "mean": float(read.mean()), "max": math.nan}
+    return (
+        torch.full_like(sizes, alike[reduce])
+        if reduce in alike
+        else sizes * {"sum": float(read.sum())}.get(reduce, 1.0)
+    )
 
 
 def _why(read: Tensor, labels: Tensor, code: int) -> str:

@@ -11,6 +11,9 @@ from medsal.evaluation.group_tests import PRESETS
 from medsal.evaluation.regions import REDUCTIONS
 from medsal.scoring.settings import SIDES
 
+DENSITY = "density"
+"""Mean relevance in a region by the mean over the whole image: 1 by chance, whatever the scale of the map and the size
+of the region."""
 DOUBTED = ("leave out", "keep")
 """What is done with films whose lung fields are doubted."""
 
@@ -20,8 +23,9 @@ class RegionSettings:
     """What is read of maps, and how groups are tested; checked when it is made.
 
     Attributes:
-        reduce: of ``medsal.evaluation.regions.REDUCTIONS``. ``share`` alone does not depend on the scale of a
-            map: means and sums of maps of several networks, or of several images, are on scales of their own.
+        reduce: ``density``, and of ``medsal.evaluation.regions.REDUCTIONS``. Means and sums are on the scale of each
+            map and network; a share depends on the size of the region, which may differ between groups by itself;
+            density on neither.
         side: what is read of signed relevance: ``absolute``, ``positive``, ``negative``, ``as is``.
         tests: of ``medsal.evaluation.group_tests.PRESETS``; the first one is drawn.
         reference: the group that others are tested against; empty: the first one, by name.
@@ -30,7 +34,7 @@ class RegionSettings:
         seed: of bootstraps.
     """
 
-    reduce: tuple[str, ...] = ("share", "mean", "sum")
+    reduce: tuple[str, ...] = (DENSITY, "share", "mean", "sum")
     side: str = "absolute"
     tests: tuple[str, ...] = ("patients", "suemer2023")
     reference: str = ""
@@ -39,7 +43,7 @@ class RegionSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in (("reduce", REDUCTIONS), ("tests", PRESETS)):
+        for name, known in (("reduce", (DENSITY, *REDUCTIONS)), ("tests", PRESETS)):
             given = getattr(self, name)
             given = (given,) if isinstance(given, str) else tuple(given)
             wrong = [one for one in given if one not in known]
@@ -48,9 +52,15 @@ class RegionSettings:
                     f"{name}: wanted some of {', '.join(known)}, each once, got {', '.join(map(str, given))}"
                 )
             object.__setattr__(self, name, given)
-        for name, words in (("side", SIDES), ("doubted", DOUBTED)):
-            if getattr(self, name) not in words:
-                raise UsageError(f"{name}: wanted one of {', '.join(words)}, got {getattr(self, name)!r}")
+        for name, allowed in (("side", SIDES), ("doubted", DOUBTED)):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name}: wanted one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        divided = [name for name in (DENSITY, "share") if name in self.reduce]
+        if self.side == "as is" and divided:
+            words = " and ".join(divided)
+            raise UsageError(
+                f"side: {words} divide by all relevance; wanted absolute, positive or negative, or --reduce mean"
+            )
         if not 0 < self.power < 1:
             raise UsageError(f"power: wanted a chance between 0 and 1, got {self.power!r}")
 
