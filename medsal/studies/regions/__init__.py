@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medsal.studies.regions.cases import StudyCases, study_cases
-    from medsal.studies.regions.comparison import compare_groups, compare_readers, detectable_difference
+    from medsal.studies.regions.comparison import (
+        compare_groups,
+        compare_readers,
+        detectable_difference,
+        read_tables,
+    )
     from medsal.studies.regions.figures import draw_effects, draw_groups
     from medsal.studies.regions.settings import RegionSettings
     from medsal.studies.regions.study import RegionStudy
@@ -24,6 +29,7 @@ _HOMES = {
     "detectable_difference": "comparison",
     "draw_effects": "figures",
     "draw_groups": "figures",
+    "read_tables": "comparison",
     "study_cases": "cases",
 }
 
@@ -36,6 +42,7 @@ __all__ = [
     "detectable_difference",
     "draw_effects",
     "draw_groups",
+    "read_tables",
     "study_cases",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,33 @@ READERS = (
 """Columns of ``readers.csv``."""
 
 
+def read_tables(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read what a study has stored, to test it again or otherwise.
+
+    Args:
+        folder: with ``regions.csv`` and ``cases.csv``.
+
+    Returns:
+        Both, as ``compare_groups`` and ``compare_readers`` take them.
+
+    Raises:
+        UsageError: if they are not there.
+    """
+    import pandas as pd
+
+    found = []
+    for name, texts in (
+        ("regions.csv", ("reason",)),
+        ("cases.csv", ("case", "patient", "group", "doubts", "left_out")),
+    ):
+        path = Path(folder) / name
+        if not path.is_file():
+            raise UsageError(f"no {name} in {folder}; wanted the folder of a region study")
+        table = pd.read_csv(path, dtype=dict.fromkeys(("case", *texts), str))
+        found.append(table.assign(**{text: table[text].fillna("") for text in texts}))
+    return found[0], found[1]
+
+
 def compare_groups(scores: pd.DataFrame, cases: pd.DataFrame, settings: RegionSettings) -> pd.DataFrame:
     """Test every group against the reference in every region.
 
@@ -65,7 +93,7 @@ def compare_groups(scores: pd.DataFrame, cases: pd.DataFrame, settings: RegionSe
     reference = settings.reference or (names[0] if names else "")
     if len(names) < 2 or reference not in names:
         raise UsageError(
-            f"groups: wanted two or more, the reference {reference!r} among them, got {', '.join(names) or 0}"
+            f"groups: wanted two or more, the reference {reference!r} among them, got {', '.join(names) or 'none'}"
         )
     rows = []
     for (method, reduce), table in _tables(scores):

@@ -27,6 +27,7 @@ from medsal.studies.regions import (
     compare_groups,
     compare_readers,
     detectable_difference,
+    read_tables,
     study_cases,
 )
 from medsal.studies.regions.figures import common_regions
@@ -82,8 +83,9 @@ def gathered(films, regions=None, groups=None, pattern=True):
 
 
 def read(folder, name):
-    texts = ("reason", "doubts", "left_out") if name == "cases.csv" else ("reason",)
-    return pd.read_csv(folder / name, converters=dict.fromkeys(texts, str))
+    if name in {"regions.csv", "cases.csv"}:
+        return read_tables(folder)[name == "cases.csv"]
+    return pd.read_csv(folder / name, dtype={"reason": str}).fillna({"reason": ""})
 
 
 def pick(table, **wanted):
