@@ -65,6 +65,7 @@ class Metric:
         no_answer: when it is NaN for a finite map, in words.
         cost: forwards of the network for one image; backwards of a method count too.
         legacy: whether it is kept for comparison with published numbers only.
+        reversed_parts: parts of it of which the other end is better.
     """
 
     function: Callable[..., Tensor]
@@ -79,11 +80,28 @@ class Metric:
     no_answer: str = "truth empty or everywhere"
     cost: float = 0.0
     legacy: bool = False
+    reversed_parts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The metric's name, that of its function."""
         return self.function.__name__
+
+    def better_end(self, part: str = "") -> str:
+        """Which end is better of a part of the metric.
+
+        Args:
+            part: its name; nothing where the metric is one number.
+
+        Returns:
+            ``higher`` or ``lower``.
+
+        Example:
+            >>> METRICS["layer_coverage"].better_end(), METRICS["layer_coverage"].better_end("background")
+            ('higher', 'lower')
+        """
+        other = "lower" if self.better == "higher" else "higher"
+        return other if part in self.reversed_parts else self.better
 
     def chance_value(self, truth: Tensor, **options: Any) -> Tensor | None:
         """What a map that knows nothing scores against this truth.
@@ -188,6 +206,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 layer_coverage, "layers", "Czajkowska 2021, doi:10.3390/s21175846", (0, 1), "higher",
                 "the mean of the map over its peak: mean_cover", "positive part", LAYERS,
                 frozenset({SCALE, FLIP, PERMUTE}), f"the layer is not in the image; {NOTHING_THERE}",
+                reversed_parts=("background",),
             ),
             # regions: of a label map
             Metric(

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from medsal.errors import UsageError
-from medsal.evaluation.ties import ranks
+from medsal.evaluation.ties import CHUNK, ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAN = float("nan")
-SLAB = 16
+SLAB = 8
 """Slices that are filtered at a time."""
 SMALL = 2**16
 """Voxels of a map for which starting threads takes longer than what they do."""
@@ -158,15 +158,12 @@ def spearman(relevance: Tensor, other: Tensor) -> Tensor:
 def _spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
     if not _rankable(first) or not _rankable(second):
         return NAN
-    ranked = [ranks(first), ranks(second)]
-    one, two = (_centred(values) for values in ranked)
-    return float(np.clip(one @ two / np.sqrt((one @ one) * (two @ two)), -1, 1))
-
-
-def _centred(values: NDArray[np.int32]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = values.astype(np.float64)
-    found -= len(values) + 1
-    return found
+    one, two = ranks(first), ranks(second)
+    middle, sums = len(one) + 1, np.zeros(3)
+    for start in range(0, len(one), CHUNK):  # no double copy of the maps is held
+        a, b = (values[start : start + CHUNK].astype(np.float64) - middle for values in (one, two))
+        sums += a @ b, a @ a, b @ b
+    return float(np.clip(sums[0] / np.sqrt(sums[1] * sums[2]), -1, 1))
 
 
 def top_k_overlap(relevance: Tensor, other: Tensor, *, share: float = 0.1) -> Tensor:
@@ -194,16 +191,17 @@ def top_k_overlap(relevance: Tensor, other: Tensor, *, share: float = 0.1) -> Te
 def _overlap(first: NDArray[Any], second: NDArray[Any], k: int) -> float:
     if not _rankable(first) or not _rankable(second):
         return NAN
-    weights = _top(first, k)
-    return float(np.minimum(weights, _top(second, k), out=weights).sum() / k)
+    (above, tied, share), (above_2, tied_2, share_2) = _top(first, k), _top(second, k)
+    common = np.count_nonzero(above & above_2) + share_2 * np.count_nonzero(above & tied_2)
+    common += share * np.count_nonzero(tied & above_2) + min(share, share_2) * np.count_nonzero(tied & tied_2)
+    return float(common / k)
 
 
-def _top(values: NDArray[Any], k: int) -> NDArray[np.float64]:
+def _top(values: NDArray[Any], k: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], float]:
+    """The voxels above the threshold, those at it, and what each of the latter counts."""
     threshold = np.partition(values, len(values) - k)[len(values) - k]
     above, tied = values > threshold, values == threshold
-    found: NDArray[np.float64] = above.astype(np.float64)
-    found[tied] = (k - np.count_nonzero(above)) / np.count_nonzero(tied)
-    return found
+    return above, tied, float((k - np.count_nonzero(above)) / np.count_nonzero(tied))
 
 
 def null_corrected(

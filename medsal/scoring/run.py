@@ -159,7 +159,7 @@ class Evaluation:
         for metric in self.settings.metrics:
             yield f"{metric}.png", draw_scores(scores, summary, metric)
             if len(self.cases.methods) > 1:
-                yield f"{metric}_differences.png", draw_differences(summary, metric)
+                yield f"{metric}_differences.png", draw_differences(summary, metric, alpha=self.settings.alpha)
 
     def _line(self, outcome: Outcome, records: Mapping[str, Mapping[str, Any]]) -> str:
         """How the run ended."""

@@ -285,3 +285,21 @@ def test_small_and_odd_tables_give_numbers_or_reasons_and_no_warning(make_row, s
         assert math.isnan(one["low"]) == bool(one["reason"]), one
     for one in found.comparisons.to_dict("records"):
         assert math.isnan(one["p"]) == bool(one["reason"]), one
+
+
+def test_less_cover_of_the_background_is_better():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"case": f"c{n}", "patient": f"p{n}", "kind": "method", "method": method, "metric": "layer_coverage",
+         "part": part, "side": "absolute", "value": level + rng.normal(0, 0.02), "null": 0.4, "reason": ""}
+        for n in range(8)
+        for method, level in (("good", 0.2), ("bad", 0.7))
+        for part in ("top", "background")
+    ]  # fmt: skip
+    found = summarise(as_table(rows), Settings(metrics=("layer_coverage",))).methods.set_index(["method", "part"])
+    assert found["better"].to_dict() == {
+        (method, part): "lower" if part == "background" else "higher" for method, part in found.index
+    }
+    difference = found["chance_difference"]
+    assert difference["good", "background"] > 0 > difference["bad", "background"]
+    assert difference["bad", "top"] > 0 > difference["good", "top"]
