@@ -57,7 +57,7 @@ class Metric:
             ``faithfulness``.
         paper: where it was published.
         range: lowest and highest value.
-        better: which end is better, ``higher`` or ``lower``.
+        better: which end is better, ``higher`` or ``lower``; of a part that has another, see ``better_of``.
         chance: what a map that knows nothing scores: a function of the truth, or words.
         signed: how signs are read: ``positive part``, ``magnitude`` or ``as is``.
         takes: what it is a function of.
@@ -84,6 +84,17 @@ class Metric:
     def name(self) -> str:
         """The metric's name, that of its function."""
         return self.function.__name__
+
+    def better_of(self, part: str) -> str:
+        """Which end is better of one part of the metric.
+
+        Args:
+            part: as tables name it.
+
+        Returns:
+            ``lower`` for what a layer metric finds in the background, else ``better``.
+        """
+        return "lower" if self.family == "layers" and part == "background" else self.better
 
     def chance_value(self, truth: Tensor, **options: Any) -> Tensor | None:
         """What a map that knows nothing scores against this truth.

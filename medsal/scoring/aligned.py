@@ -126,7 +126,7 @@ def aligned(scores: pd.DataFrame) -> Iterator[Aligned]:
             _scored(str(kind), str(method), own.set_index("case"), owners.index)
             for (kind, method), own in rows.groupby(["kind", "method"], sort=False)
         )
-        yield Aligned(name, str(part), METRICS[name].better, tuple(owners), maps)
+        yield Aligned(name, str(part), METRICS[name].better_of(str(part)), tuple(owners), maps)
 
 
 def _scored(kind: str, method: str, rows: pd.DataFrame, cases: pd.Index) -> Scored:
