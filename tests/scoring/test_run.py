@@ -15,9 +15,11 @@ from sklearn.metrics import average_precision_score
 from medsal.bundle.exits import CasesFailedError
 from medsal.errors import NothingToDoError, UsageError
 from medsal.evaluation.layers import SIGNED
-from medsal.scoring import Evaluation, Settings, folder_cases, read_scores
+from medsal.scoring import Evaluation, Settings, folder_cases, read_scores, verify
 from medsal.scoring import scorer as scorer_module
 from medsal.scoring.cases import Cases
+from medsal.scoring.record import read_record
+from medsal.scoring.table import ADVERSARIES
 
 QUICK = {"shifts": 9, "resamples": 50, "metrics": ["average_precision", "pointing_game"]}
 
@@ -315,3 +317,29 @@ def test_colour_maps_are_a_failed_case_with_its_reason(real_data, tmp_path):
     (tmp_path / "t.csv").write_text(f"case,map,mask\nskin,{overlay},{overlay}\n")
     with pytest.raises(CasesFailedError, match=r"colour picture \(mode RGB\) shows relevance"):
         Evaluation(folder_cases(table=Path(tmp_path / "t.csv")), Settings(), tmp_path / "out").run()
+
+
+def test_what_adversaries_are_said_to_get_is_verified(study):
+    evaluate(study, adversaries=True).run()
+    out = study / "out"
+    assert verify(out) == []
+    assert ADVERSARIES in read_record(out)["files"]
+    told = (out / ADVERSARIES).read_text()
+    assert "no better than chance" in told
+    (out / ADVERSARIES).write_text(told.replace("no better than chance", "beats chance and every baseline", 1))
+    digest, cell = verify(out)
+    assert digest.startswith("adversaries.csv, sha256")
+    assert cell.startswith("adversaries.csv, row") and "recomputed no better than chance" in cell
+    (out / ADVERSARIES).unlink()
+    assert any(line.startswith("adversaries.csv") for line in verify(out))
+
+
+def test_an_evaluation_leaves_nothing_of_an_earlier_one_beside_it(study):
+    evaluate(study, adversaries=True).run()
+    out = study / "out"
+    (out / "figures" / "mine.png").write_bytes(b"")
+    evaluate(study, metrics=["average_precision"]).run()
+    assert not (out / ADVERSARIES).exists()
+    left = {path.name for path in (out / "figures").iterdir()}
+    assert left == {"average_precision.png", "average_precision_differences.png", "mine.png"}
+    assert verify(out) == []
