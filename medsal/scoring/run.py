@@ -19,6 +19,7 @@ from medsal.export.layout import safe_name
 from medsal.files import json_bytes, write_file
 from medsal.ledger import Outcome
 from medsal.scoring.cases import CaseFiles, Cases
+from medsal.scoring.record import digest
 from medsal.scoring.scorer import Scorer
 from medsal.scoring.settings import Settings
 from medsal.scoring.table import ADVERSARIES, write_scores
@@ -98,7 +99,8 @@ class Evaluation:
         try:
             mark = self.scorer.fingerprint(files)
             before = _read(path)
-            if before.get("fingerprint") == mark and before.get("status") == "done":
+            whole = before.get("rows_sha256") == digest(before.get("rows"))
+            if before.get("fingerprint") == mark and before.get("status") == "done" and whole:
                 self.skipped += 1
                 return before
             rows, resampled = self.scorer.score(files)
@@ -108,6 +110,7 @@ class Evaluation:
                 "fingerprint": mark,
                 "resampled": resampled,
                 "rows": rows,
+                "rows_sha256": digest(rows),
             }
         except Exception as error:  # noqa: BLE001  recorded with the case; the others go on
             _LOG.debug("case %s failed", files.case, exc_info=error)

@@ -343,3 +343,31 @@ def test_an_evaluation_leaves_nothing_of_an_earlier_one_beside_it(study):
     left = {path.name for path in (out / "figures").iterdir()}
     assert left == {"average_precision.png", "average_precision_differences.png", "mine.png"}
     assert verify(out) == []
+
+
+def test_upright_and_lying_films_share_one_prior(study):
+    for kind in ("mask", "good", "noise"):
+        path = study / f"{kind}_c2.npy"
+        np.save(path, np.load(path).T)
+    items = [prior_items()[0], prior_items()[1] | {"mask": torch.ones(1, 24, 20)}]
+    with pytest.raises(UsageError, match="--resample true"):
+        evaluate(study, prior=items, baselines=["mean training mask"])
+    evaluate(study, prior=items, baselines=["mean training mask"], resample=True).run()
+    table = scores(study)
+    found = table[(table["method"] == "mean training mask") & (table["metric"] == "average_precision")]
+    assert len(found) == 6 and found["value"].notna().all()
+
+
+def test_rows_of_an_earlier_run_that_were_changed_are_made_again(study):
+    run = evaluate(study)
+    run.run()
+    path = study / "out" / "scores" / "c1.json"
+    wanted = path.read_text()
+    for change in (lambda rows: rows.clear(), lambda rows: rows[0].update(value=0.99)):
+        record = json.loads(wanted)
+        change(record["rows"])
+        path.write_text(json.dumps(record))
+        again = evaluate(study)
+        again.run()
+        assert again.skipped == 5
+        assert json.loads(path.read_text())["rows"] == json.loads(wanted)["rows"]
