@@ -57,7 +57,7 @@ class Metric:
             ``faithfulness``.
         paper: where it was published.
         range: lowest and highest value.
-        better: which end is better, ``higher`` or ``lower``; of a part that has another, see ``better_of``.
+        better: which end is better, ``higher`` or ``lower``; of a part that has another, see ``better_end``.
         chance: what a map that knows nothing scores: a function of the truth, or words.
         signed: how signs are read: ``positive part``, ``magnitude`` or ``as is``.
         takes: what it is a function of.

@@ -14,7 +14,6 @@ from medsal.geometry import full_affine
 from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume
 from medsal.scoring.cases import Box, CaseFiles
 
-
 GREYS = 100
 """Above this the values of a picture of a mask are greys; up to it they may be numbers of findings."""
 

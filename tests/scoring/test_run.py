@@ -329,7 +329,8 @@ def test_what_adversaries_are_said_to_get_is_verified(study):
     (out / ADVERSARIES).write_text(told.replace("no better than chance", "beats chance and every baseline", 1))
     digest, cell = verify(out)
     assert digest.startswith("adversaries.csv, sha256")
-    assert cell.startswith("adversaries.csv, row") and "recomputed no better than chance" in cell
+    assert cell.startswith("adversaries.csv, row")
+    assert "recomputed no better than chance" in cell
     (out / ADVERSARIES).unlink()
     assert any(line.startswith("adversaries.csv") for line in verify(out))
 
@@ -355,7 +356,8 @@ def test_upright_and_lying_films_share_one_prior(study):
     evaluate(study, prior=items, baselines=["mean training mask"], resample=True).run()
     table = scores(study)
     found = table[(table["method"] == "mean training mask") & (table["metric"] == "average_precision")]
-    assert len(found) == 6 and found["value"].notna().all()
+    assert len(found) == 6
+    assert found["value"].notna().all()
 
 
 def test_rows_of_an_earlier_run_that_were_changed_are_made_again(study):
