@@ -14,7 +14,6 @@ from medsal.geometry import full_affine
 from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume
 from medsal.scoring.cases import Box, CaseFiles
 
-
 GREYS = 100
 """Above this the values of a picture of a mask are greys; up to it they may be numbers of findings."""
 
@@ -119,9 +118,15 @@ class CaseReader:
 
         Returns:
             Boolean ``(1, *space)``; None where the case has none.
+
+        Raises:
+            InputError: if it is no mask, or a body is empty.
         """
         path = self.files.truth.get(kind)
-        return None if path is None else self._binary(kind, path)
+        found = None if path is None else self._binary(kind, path)
+        if kind == "body" and found is not None and not found.any():
+            raise InputError(f"body of {self.files.case}: wanted a body that findings can lie in, got an empty one")
+        return found
 
     def labels(self, kind: str) -> Tensor | None:
         """Read layers or regions.
@@ -233,7 +238,9 @@ def check_mask(volume: Volume) -> None:
         raise InputError(f"{volume.source}: wanted 0 and whole numbers above, got values between or below")
     most = float(values.max())
     if volume.picture and most > GREYS and bool(((values > 0) & (values < most)).any()):
-        raise InputError(f"{volume.source}: wanted 0 and {most:g}, got greys between, as resampling makes: cut it first")
+        raise InputError(
+            f"{volume.source}: wanted 0 and {most:g}, got greys between, as resampling makes: cut it first"
+        )
 
 
 def _words(start: Sequence[float], stop: Sequence[float]) -> str:

@@ -105,8 +105,9 @@ class Settings:
                 raise UsageError(f"{name}: wanted a whole number, {least} or more, got {value!r}")
         for name in ("level", "alpha"):
             value = getattr(self, name)
-            if not isinstance(value, float) or not 0 < value < 1:
-                raise UsageError(f"{name}: wanted a number between 0 and 1, got {value!r}")
+            most = {"level": 1, "alpha": 0.5}[name]
+            if not isinstance(value, float) or not 0 < value < most:
+                raise UsageError(f"{name}: wanted a number between 0 and {most}, got {value!r}")
         if not isinstance(self.adversaries, bool):
             raise UsageError(f"adversaries: wanted true or false, got {self.adversaries!r}")
 

@@ -56,7 +56,9 @@ def folder_cases(
     if (table is None) == (maps is None):
         raise UsageError("wanted a table, or a pattern of maps such as maps/{method}/{case}.nii.gz; give one of them")
     if {"mask", "boxes"} <= set(given):
-        raise UsageError("truth: wanted masks or boxes, got both: which of them is a finding? Score them one after the other")
+        raise UsageError(
+            "truth: wanted masks or boxes, got both: which of them is a finding? Score them one after the other"
+        )
     if table is not None and given:
         raise UsageError(f"the table names the truth: leave {', '.join('--' + kind for kind in given)} out")
     if table is not None:

@@ -264,7 +264,9 @@ def test_names_of_masks_that_the_maps_tell_are_read_in_one_way(tmp_path):
     for patient in ("p_1", "p_2"):
         png(tmp_path / f"maps/{patient}/c_1{patient[-1]}.png", np.eye(4))
         png(tmp_path / f"masks/{patient}_c_1{patient[-1]}.png", np.eye(4) * 255)
-    found = folder_cases(f"{tmp_path}/maps/{{patient}}/{{case}}.png", {"mask": f"{tmp_path}/masks/{{patient}}_{{case}}.png"})
+    found = folder_cases(
+        f"{tmp_path}/maps/{{patient}}/{{case}}.png", {"mask": f"{tmp_path}/masks/{{patient}}_{{case}}.png"}
+    )
     assert [files.truth["mask"].name for files in found.found] == ["p_1_c_11.png", "p_2_c_12.png"]
 
 
