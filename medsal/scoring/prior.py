@@ -113,7 +113,7 @@ def _laid(volume: Volume, like: Volume, *, resample: bool, mode: str) -> tuple[T
         if resample:
             return stretched(volume.values, like.space, mode), f"{mode}, stretched"
         raise InputError(
-            f"{volume.source}: wanted the grid of the map {like.space}, got {volume.space}; stretch it by --resample true"
+            f"{volume.source}: wanted the grid of the map {like.space}, got {volume.space}; wants --resample true"
         )
     return brought(volume, like, resample=resample, mode=mode)
 
