@@ -118,9 +118,15 @@ class CaseReader:
 
         Returns:
             Boolean ``(1, *space)``; None where the case has none.
+
+        Raises:
+            InputError: if it is no mask, or a body is empty.
         """
         path = self.files.truth.get(kind)
-        return None if path is None else self._binary(kind, path)
+        found = None if path is None else self._binary(kind, path)
+        if kind == "body" and found is not None and not found.any():
+            raise InputError(f"body of {self.files.case}: wanted a body that findings can lie in, got an empty one")
+        return found
 
     def labels(self, kind: str) -> Tensor | None:
         """Read layers or regions.

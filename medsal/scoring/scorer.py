@@ -77,6 +77,9 @@ class Scorer:
         """The rows of a case, and what was resampled."""
         reader = CaseReader(files, resample=self.cases.resample)
         other = CaseReader(partner, resample=self.cases.resample) if partner else None
+        if other is not None and len(other.space) != len(reader.space):
+            reader.resampled["another patient"] = f"left out: its map has {len(other.space)} axes"
+            other = None
         case = ScoredCase(
             **self._truth(reader),
             case=files.case,
