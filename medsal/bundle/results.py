@@ -100,8 +100,8 @@ def places(result: CaseResult, maps: Mapping[str, Mapping[str, str]]) -> dict[st
 
     Returns:
         ``maps``, and ``grid``: ``affine`` (4, 4) and ``shape`` of the network's grid, ``slice_axis`` (comes first in
-        NPY files), ``patient_shape``, ``film_affine`` (of a film that was read rows first), and ``layers``: method ->
-        grid of the layer that its map was taken from, 1 along the slices where one map stands for all of them.
+        NPY files), ``patient_shape``, ``film`` (affine of a film, which has rows first), and ``layers``: method -> grid
+        of the layer that its map was taken from, 1 along the slices where one map stands for all of them.
     """
     shape, axis, layers = list(result.image.shape[1:]), result.slice_axis, {}
     for name, record in result.records.items():
@@ -117,8 +117,8 @@ def places(result: CaseResult, maps: Mapping[str, Mapping[str, str]]) -> dict[st
             "shape": shape,
             "slice_axis": axis,
             "patient_shape": list(result.native.shape[1:]),
-            "film_affine": full_affine(result.native.affine).tolist() if as_film(result.image.meta) else None,
             "layers": layers,
+            **({"film": full_affine(result.native.affine).tolist()} if _is_film(result.image) else {}),
         },
     }
 
@@ -199,7 +199,7 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
         from medsal.transforms import LoadVolume
 
         return _one_channel(LoadVolume(placed=False)(source))
-    if as_film(image.meta):  # as it was read for the network: rows first, from 0 to 1
+    if _is_film(image):  # as it was read for the network: rows first, from 0 to 1
         from medsal.data.films import LoadFilm
 
         return _one_channel(LoadFilm(str(image.meta["loader"]).partition(" ")[2])(source))
@@ -208,16 +208,9 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
     return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))
 
 
-def as_film(meta: Mapping[str, Any]) -> bool:
-    """Whether an image was read by ``medsal.data.LoadFilm``: rows first, where MONAI's reader of pictures has columns.
-
-    Args:
-        meta: of the image.
-
-    Returns:
-        False where nothing says so.
-    """
-    return str(meta.get("loader", "")).startswith("LoadFilm")
+def _is_film(image: MetaTensor) -> bool:
+    """Whether an image was read by ``medsal.data.LoadFilm``: rows first."""
+    return str(image.meta.get("loader", "")).partition(" ")[0] == "LoadFilm"
 
 
 def named(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:

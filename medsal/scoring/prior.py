@@ -13,7 +13,7 @@ from medsal.data.tables import read_table
 from medsal.errors import InputError, UsageError
 from medsal.evaluation.baselines import MaskPrior, mean_training_mask
 from medsal.geometry import full_affine
-from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume
+from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume, stretched
 from medsal.scoring.cases import Cases
 from medsal.scoring.reading import CaseReader, check_mask
 
@@ -39,7 +39,7 @@ class Prior:
         Returns:
             The prior, resampled where the grid is another.
         """
-        values, how = brought(self.place, like, resample=True, mode="linear")
+        values, how = _laid(self.place, like, resample=True, mode="linear")
         return replace(self.prior, relevance=values[None]) if how else self.prior
 
 
@@ -70,7 +70,7 @@ def training_prior(given: Any, cases: Cases) -> Prior:
             )
     like = CaseReader(cases.found[0], resample=cases.resample).like
     grid = cases.found[0].grid
-    run, film = grid is not None, grid.film_affine if grid is not None else None
+    run, film = grid is not None, grid.film if grid is not None else None
     splits = {item["case"]: item["split"] for item in items}
     try:
         prior = mean_training_mask(_masks(items, like, resample=run or cases.resample, run=run, film=film), splits)
@@ -103,7 +103,20 @@ def _masks(
     for item in items:
         volume = _volume(item["mask"], f"mask of {item['case']}", run=run, film=film)
         check_mask(volume)
-        yield item["case"], brought(volume, like, resample=resample)[0]
+        yield item["case"], _laid(volume, like, resample=resample, mode="nearest")[0]
+
+
+def _laid(volume: Volume, like: Volume, *, resample: bool, mode: str) -> tuple[Tensor, str]:
+    """As ``brought``, but of different patients: upright and lying films share a field of view, none is transposed."""
+    if volume.affine is None and like.affine is None and len(volume.space) == len(like.space):
+        if volume.space == like.space:
+            return volume.values, ""
+        if resample:
+            return stretched(volume.values, like.space, mode), f"{mode}, stretched"
+        raise InputError(
+            f"{volume.source}: wanted the grid of the map {like.space}, got {volume.space}; --resample true stretches"
+        )
+    return brought(volume, like, resample=resample, mode=mode)
 
 
 def _volume(mask: Any, source: str, *, run: bool, film: Any) -> Volume:

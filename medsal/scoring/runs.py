@@ -141,7 +141,7 @@ def _case(folder: Path, record: Record, grid: str) -> dict[str, Any]:
             shape=tuple(place["shape"]),
             slice_axis=int(place["slice_axis"]),
             patient_shape=tuple(place.get("patient_shape", ())) or None,
-            film_affine=place.get("film_affine"),
+            film=place.get("film"),
         )
         if network
         else None,
