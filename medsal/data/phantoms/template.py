@@ -4,7 +4,7 @@ Nothing is downloaded: the maps (T1 and grey matter; McGill's MNI ICBM152 2009a 
 installed package. The hippocampus is a tube about six points in MNI space, cut with the grey matter map (Dice 0.73 with
 a histological atlas); the temporal lobe is a coarse tube of larger radius, cut with the brain. Both are rough on
 purpose: they say where things lie. The template is exactly left-right symmetric and free of the skull; see
-`medsal.data.phantoms` for what breaks the symmetry.
+`medsal.data.phantoms.heads` for what breaks the symmetry.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from medsal.data.sets import finish, is_complete, write_png, write_table
-from medsal.data.skin_phantom import LAYERS, SKIN_CLASSES, PlantedSkin, planted_scan
+from medsal.data.phantoms.sets import finish, is_complete, write_png, write_table
+from medsal.data.phantoms.skin_scan import LAYERS, SKIN_CLASSES, PlantedSkin, planted_scan
 from medsal.errors import MedsalError, UsageError
 from medsal.files import write_file
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsal.data.thorax import FIELD, Chest, Tissue, View, draw_chest, draw_view, project
-from medsal.data.thorax_details import Line, draw_lines, foreign_bodies, harmless, marker, vessels
-from medsal.data.thorax_findings import FINDINGS, Change, pneumonia, pneumothorax, smooth_field
+from medsal.data.phantoms.thorax import FIELD, Chest, Tissue, View, draw_chest, draw_view, project
+from medsal.data.phantoms.thorax_details import Line, draw_lines, foreign_bodies, harmless, marker, vessels
+from medsal.data.phantoms.thorax_findings import FINDINGS, Change, pneumonia, pneumothorax, smooth_field
 from medsal.errors import UsageError
 
 __all__ = ["FilmImages", "PlantedFilm", "planted_film"]
@@ -32,7 +32,7 @@ class FilmImages:
     Attributes:
         image: grey values; dense is bright, the patient's left is on the image's right.
         parts: 0, and 1, 2, ... inside each part of the finding.
-        lungs: 1 in the left lung's field, 2 in the right one's (`medsal.data.thorax.LUNGS`).
+        lungs: 1 in the left lung's field, 2 in the right one's (`medsal.data.phantoms.thorax.LUNGS`).
     """
 
     image: np.ndarray

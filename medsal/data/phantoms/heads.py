@@ -2,7 +2,7 @@
 
 A case can be sampled on any grid, so a whole head in any orientation and a training crop are two views of one
 definition. What a scanner and a person would add is drawn from the case's seed: pose and a smooth warp
-(`medsal.data.template` is exactly symmetric, the warp is not), contrast, a bias field, Rician noise, and distractors
+(`phantoms.template` is exactly symmetric, the warp is not), contrast, a bias field, Rician noise, and distractors
 (cysts and bright or dark spots off the hippocampus) that appear in both classes alike. Class 1 (TLE) has, besides, a
 hippocampus on one side that is shrunken (the rim becomes fluid) and darker, over a part of its length; part and
 strength are graded.
@@ -19,7 +19,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 
-from medsal.data.template import SIDES, Template, along_hippocampus, load_template, within
+from medsal.data.phantoms.template import SIDES, Template, along_hippocampus, load_template, within
 
 __all__ = ["PlantedCase", "PlantedImages", "planted_case"]
 
@@ -36,7 +36,7 @@ class PlantedImages:
     Attributes:
         image: T1-like intensities, int16, exactly 0 outside the brain.
         lesion: 1 inside the planted lesion.
-        regions: values of `medsal.data.template.REGIONS`, the hippocampus in its extent before the atrophy.
+        regions: values of `medsal.data.phantoms.template.REGIONS`, the hippocampus in its extent before the atrophy.
         affine: 4x4 matrix from voxel indices to world mm.
     """
 

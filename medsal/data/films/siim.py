@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.data.listing import add_fault, by_film, film_case, find_images, log_cases
-from medsal.data.rle import EMPTY, join_rle
+from medsal.data.films.listing import add_fault, by_film, film_case, find_images, log_cases
+from medsal.data.films.rle import EMPTY, join_rle
 from medsal.data.tables import Row, table_rows
 from medsal.errors import InputError
 

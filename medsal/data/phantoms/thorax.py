@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsal.data.thorax_bones import ellipsoid, ribs, rounded, shoulder_bones, spine
+from medsal.data.phantoms.thorax_bones import ellipsoid, ribs, rounded, shoulder_bones, spine
 
 __all__ = ["FIELD", "LUNGS", "Chest", "Tissue", "View", "draw_chest", "draw_view", "project"]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.data.films import find_films
-from medsal.data.listing import film_case
+from medsal.data.films.listing import film_case
+from medsal.data.films.loading import find_films
 from medsal.errors import UsageError
 
 __all__ = ["PARTS", "class_names", "class_parts", "films_of_folders", "folders_in", "part_name", "subject_of"]

@@ -18,8 +18,8 @@ from monai.transforms import (
 )
 from torch.nn.functional import interpolate, pad
 
-from medsal.data.film_truth import DrawBoxesd, DrawRled, LoadLayersd, LoadMaskd
-from medsal.data.films import LoadFilmd
+from medsal.data.films.loading import LoadFilmd
+from medsal.data.films.truth import DrawBoxesd, DrawRled, LoadLayersd, LoadMaskd
 from medsal.errors import UsageError
 from medsal.geometry import placed
 from medsal.transforms import CheckImaged

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from medsal.data.film_chain import FitFilmd
-from medsal.data.film_truth import DrawBoxesd, DrawRled, LoadMaskd
-from medsal.data.films import LoadFilmd, film_id
-from medsal.data.folders import PARTS, part_name
-from medsal.data.folds import patient_split
-from medsal.data.listing import add_fault, film_case, log_cases, sound_cases
-from medsal.data.planted_films import planted_film_list, write_planted_films
-from medsal.data.rsna import rsna_cases
-from medsal.data.siim import siim_cases
+from medsal.data.films.chain import FitFilmd
+from medsal.data.films.folders import PARTS, part_name
+from medsal.data.films.folds import patient_split
+from medsal.data.films.listing import add_fault, film_case, log_cases, sound_cases
+from medsal.data.films.loading import LoadFilmd, film_id
+from medsal.data.films.rsna import rsna_cases
+from medsal.data.films.siim import siim_cases
+from medsal.data.films.truth import DrawBoxesd, DrawRled, LoadMaskd
+from medsal.data.phantoms.film_set import planted_film_list, write_planted_films
 from medsal.data.tables import Row, read_table, table_rows
 from medsal.errors import InputError, NothingToDoError, UsageError
 from medsal.files import write_file

@@ -9,14 +9,14 @@ from typing import Any
 
 from monai.transforms import Compose
 
-from medsal.data.film_chain import FitFilmd
-from medsal.data.film_truth import LoadLayersd
-from medsal.data.films import LoadFilmd
-from medsal.data.listing import sound_cases
-from medsal.data.planted_skin import write_planted_skin
-from medsal.data.skin import skin_cases
-from medsal.data.skin_phantom import SKIN_CLASSES
-from medsal.data.splits import film_list
+from medsal.data.films.chain import FitFilmd
+from medsal.data.films.listing import sound_cases
+from medsal.data.films.loading import LoadFilmd
+from medsal.data.films.skin import skin_cases
+from medsal.data.films.splits import film_list
+from medsal.data.films.truth import LoadLayersd
+from medsal.data.phantoms.skin_scan import SKIN_CLASSES
+from medsal.data.phantoms.skin_set import write_planted_skin
 from medsal.errors import NothingToDoError, UsageError
 
 __all__ = ["skin_source", "training_layer_masks"]

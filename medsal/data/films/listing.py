@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.data.films import film_id, find_films
+from medsal.data.films.loading import film_id, find_films
 from medsal.data.mri import UNLABELLED
 from medsal.data.names import own_name, safe_case_name
 from medsal.data.tables import Row

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from medsal.data.rle import EMPTY, encode_rle
-from medsal.data.sets import finish, is_complete, write_png, write_table
-from medsal.data.thorax import LUNGS
-from medsal.data.thorax_film import FilmImages, PlantedFilm, planted_film
+from medsal.data.films.rle import EMPTY, encode_rle
+from medsal.data.phantoms.sets import finish, is_complete, write_png, write_table
+from medsal.data.phantoms.thorax import LUNGS
+from medsal.data.phantoms.thorax_film import FilmImages, PlantedFilm, planted_film
 from medsal.errors import MedsalError, UsageError
 from medsal.files import write_file
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medsal.data.thorax import FIELD, LUNGS, SIGN, Chest, View
+from medsal.data.phantoms.thorax import FIELD, LUNGS, SIGN, Chest, View
 
 __all__ = ["Line", "draw_lines", "foreign_bodies", "harmless", "marker", "vessels"]
 
@@ -24,7 +24,7 @@ def vessels(chest: Chest, rng: np.random.Generator) -> dict[int, list[Line]]:
         rng: where the numbers come from.
 
     Returns:
-        lines by side (`medsal.data.thorax.LUNGS`), thinner towards the periphery.
+        lines by side (`medsal.data.phantoms.thorax.LUNGS`), thinner towards the periphery.
     """
     found: dict[int, list[Line]] = {}
     for side in LUNGS:

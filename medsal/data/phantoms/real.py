@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from medsal.data.mri import mri_cases
-from medsal.data.planted import write_nifti
-from medsal.data.sets import write_table
+from medsal.data.phantoms.head_set import write_nifti
+from medsal.data.phantoms.sets import write_table
 from medsal.errors import InputError, UsageError
 from medsal.files import write_file
 

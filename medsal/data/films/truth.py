@@ -14,8 +14,8 @@ from monai.transforms import MapTransform
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from medsal.data.films import levels_of
-from medsal.data.rle import decode_rle
+from medsal.data.films.loading import levels_of
+from medsal.data.films.rle import decode_rle
 from medsal.errors import InputError, UsageError
 from medsal.evaluation.truth import boxes_to_mask
 from medsal.geometry import placed

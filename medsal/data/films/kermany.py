@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.data.folders import class_names, class_parts, films_of_folders, folders_in
-from medsal.data.listing import log_cases
+from medsal.data.films.folders import class_names, class_parts, films_of_folders, folders_in
+from medsal.data.films.listing import log_cases
 
 __all__ = ["KERMANY_SUBJECT", "class_folder_cases"]
 

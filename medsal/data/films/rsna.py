@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.data.listing import add_fault, by_film, film_case, find_images, log_cases
+from medsal.data.films.listing import add_fault, by_film, film_case, find_images, log_cases
 from medsal.data.tables import Row, table_rows
 from medsal.errors import InputError, UsageError
 

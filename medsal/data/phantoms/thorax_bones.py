@@ -1,6 +1,6 @@
 """The bones of a chest: how much cortical bone each ray crosses, in cm, and the shapes that bodies are made of.
 
-Positions are those of `medsal.data.thorax`: ``a`` counts from the midline to either side.
+Positions are those of `medsal.data.phantoms.thorax`: ``a`` counts from the midline to either side.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from medsal.data.thorax import Chest
+    from medsal.data.phantoms.thorax import Chest
 
 __all__ = ["ellipsoid", "ribs", "rounded", "shoulder_bones", "spine"]
 

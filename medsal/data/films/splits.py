@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.data.films import film_id
-from medsal.data.folders import PARTS, part_name
-from medsal.data.listing import add_fault
+from medsal.data.films.folders import PARTS, part_name
+from medsal.data.films.listing import add_fault
+from medsal.data.films.loading import film_id
 from medsal.data.names import anonymise_cases, number_cases
 from medsal.data.tables import Row, read_table
 from medsal.errors import InputError, NothingToDoError, UsageError
@@ -157,7 +157,7 @@ def assign_subjects(cases: Sequence[dict[str, Any]], subjects: str | Path) -> No
 
 
 def _subjects_of_headers(cases: Sequence[dict[str, Any]]) -> None:
-    from medsal.data.dicom_film import patient_of
+    from medsal.data.films.dicom import patient_of
 
     for case in cases:
         if case.get("fault"):

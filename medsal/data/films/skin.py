@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medsal.data.films import film_id, find_films
-from medsal.data.folders import PARTS, class_names, class_parts, films_of_folders, folders_in
-from medsal.data.listing import add_fault, log_cases
+from medsal.data.films.folders import PARTS, class_names, class_parts, films_of_folders, folders_in
+from medsal.data.films.listing import add_fault, log_cases
+from medsal.data.films.loading import film_id, find_films
 from medsal.errors import UsageError
 
 __all__ = ["skin_cases"]

@@ -1,6 +1,6 @@
 """The embedded MRI set: whole heads with planted truth on disk, and the crops that a network is trained on.
 
-Both come from `medsal.data.phantoms`; the crops go through the same preprocessing as a whole head, without the cost of
+Both come from `medsal.data.phantoms.heads`; the crops go through the preprocessing of a whole head, without the cost of
 one: only the part around the temporal lobes is sampled at 1 mm, the head's mean and deviation on a coarse grid.
 """
 
@@ -21,10 +21,10 @@ from monai.transforms import Transform
 from monai.utils import TransformBackends
 
 from medsal.data.grids import HEAD_GRID, TEMPORAL_GRID, Grid
-from medsal.data.phantoms import PlantedCase, planted_case
+from medsal.data.phantoms.heads import PlantedCase, planted_case
+from medsal.data.phantoms.sets import finish, is_complete, write_table
+from medsal.data.phantoms.template import REGIONS
 from medsal.data.preprocessing import network_mri_transforms
-from medsal.data.sets import finish, is_complete, write_table
-from medsal.data.template import REGIONS
 from medsal.errors import MedsalError, UsageError
 from medsal.files import write_file
 

@@ -233,7 +233,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _dicom(path: Path) -> tuple[NDArray[Any], tuple[float, float], str]:
-    from medsal.data.dicom_film import read_dicom_film
+    from medsal.data.films.dicom import read_dicom_film
 
     read: Callable[[Path], tuple[NDArray[Any], tuple[float, float], str]] = read_dicom_film
     return read(path)
