@@ -6,13 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from medsal.files import write_file
-from medsal.studies.tables import all_tables
-from medsal.studies.trust import Rule, pair_summary, render, verdicts
+from medsal.studies.trust.tables import all_tables
+from medsal.studies.trust.verdicts import Rule, pair_summary, render, verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medsal.studies.study import Study
+    from medsal.studies.trust.study import Study
 
 _LOG = logging.getLogger("medsal")
 
@@ -38,7 +38,7 @@ def write_results(study: Study) -> dict[str, pd.DataFrame]:
             continue
         write_file(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
     if study.settings.figures:
-        from medsal.studies.figures import draw_curves, draw_pairs
+        from medsal.studies.trust.figures import draw_curves, draw_pairs
 
         if "curves" in tables:
             pictures = draw_curves(tables["curves"], tables["states"], tables["random_pairs"])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medsal.studies.comparison import PRIMARY
-from medsal.studies.records import slug
+from medsal.studies.trust.comparison import PRIMARY
+from medsal.studies.trust.records import slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ def draw_curves(curves: pd.DataFrame, states: pd.DataFrame, random_pairs: pd.Dat
     """Draw similarity with the trained map after each step, one panel per method, one figure per architecture.
 
     Args:
-        curves: see ``medsal.studies.tables.curves``.
+        curves: see ``medsal.studies.trust.tables.curves``.
         states: a row per network and state, for the AUROC.
         random_pairs: pairs of trained maps of different patients: the baseline.
 
@@ -82,7 +82,7 @@ def draw_pairs(summary: pd.DataFrame) -> bytes:
     """Draw how alike the maps of every two trained networks are, one matrix per method.
 
     Args:
-        summary: see ``medsal.studies.trust.pair_summary``; the rows over all cases are drawn.
+        summary: see ``medsal.studies.trust.verdicts.pair_summary``; the rows over all cases are drawn.
 
     Returns:
         A PNG.

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from medsal.errors import MedsalError, UsageError
-from medsal.studies.blocks import Blocks, find_blocks
-from medsal.studies.explainers import Explainers, logits_of
-from medsal.studies.passes import PassCounter
-from medsal.studies.randomisation import Randomiser, State
-from medsal.studies.replay import Replay
+from medsal.studies.trust.blocks import Blocks, find_blocks
+from medsal.studies.trust.explainers import Explainers, logits_of
+from medsal.studies.trust.passes import PassCounter
+from medsal.studies.trust.randomisation import Randomiser, State
+from medsal.studies.trust.replay import Replay
 
 NetworkLike = nn.Module | Callable[[], nn.Module]
 """A trained network, or a function that loads it."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from medsal.studies.comparison import LEGACY, MEASURES, PRIMARY, Prepared, compare_maps
-from medsal.studies.subject import Member
+from medsal.studies.trust.comparison import LEGACY, MEASURES, PRIMARY, Prepared, compare_maps
+from medsal.studies.trust.subject import Member
 
 REPEATABILITY, REPRODUCIBILITY = "repeatability", "reproducibility"
 RAW = {name: measure for name, measure in MEASURES.items() if name != PRIMARY}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from medsal.attribution.classifier import borrowed, first_tensor
-from medsal.studies.execution import Uses
+from medsal.studies.trust.execution import Uses
 
 MOST = 2**30
 """Bytes that remembered features may take."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from medsal.errors import UsageError
 from medsal.evaluation.baselines import MaskPrior, mean_training_mask
-from medsal.studies.cases import Cases, Keys
+from medsal.studies.trust.cases import Cases, Keys
 
 
 def checkpoints(network: nn.Module, paths: Sequence[str] | str, *, device: Any = None) -> list[Callable[[], nn.Module]]:

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from medsal.evaluation.intervals import bootstrap_mean
-from medsal.studies.comparison import MEASURES, PRIMARY, probabilities
-from medsal.studies.explainers import predicted
-from medsal.studies.pairs import pairs
-from medsal.studies.records import slug
-from medsal.studies.settings import PAIRS, RANDOMISATION, UTILITY
+from medsal.studies.trust.comparison import MEASURES, PRIMARY, probabilities
+from medsal.studies.trust.explainers import predicted
+from medsal.studies.trust.pairs import pairs
+from medsal.studies.trust.records import slug
+from medsal.studies.trust.settings import PAIRS, RANDOMISATION, UTILITY
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from medsal.studies.study import Study
-    from medsal.studies.subject import Member
+    from medsal.studies.trust.study import Study
+    from medsal.studies.trust.subject import Member
 
 NAN = float("nan")
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from medsal._version import __version__
 from medsal.errors import UsageError
 from medsal.evaluation.baselines import MaskPrior
-from medsal.studies.cases import Batch, Cases, Keys
-from medsal.studies.comparison import Prepared, compare_maps, jensen_shannon
-from medsal.studies.explainers import Explainers, StudyMethods, predicted
-from medsal.studies.pairs import compare_pair, pairs, partners, random_pairs
-from medsal.studies.randomisation import State, states
-from medsal.studies.records import Records, digest, slug, tensor_digest
-from medsal.studies.settings import PAIRS, RANDOMISATION, UTILITY, StudySettings
-from medsal.studies.steps import Step, do_steps
-from medsal.studies.subject import Member, NetworkLike, Subject, Wishes, members_of
-from medsal.studies.utility import prior_scores, utility_rows
+from medsal.studies.trust.cases import Batch, Cases, Keys
+from medsal.studies.trust.comparison import Prepared, compare_maps, jensen_shannon
+from medsal.studies.trust.explainers import Explainers, StudyMethods, predicted
+from medsal.studies.trust.pairs import compare_pair, pairs, partners, random_pairs
+from medsal.studies.trust.randomisation import State, states
+from medsal.studies.trust.records import Records, digest, slug, tensor_digest
+from medsal.studies.trust.settings import PAIRS, RANDOMISATION, UTILITY, StudySettings
+from medsal.studies.trust.steps import Step, do_steps
+from medsal.studies.trust.subject import Member, NetworkLike, Subject, Wishes, members_of
+from medsal.studies.trust.utility import prior_scores, utility_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ class Study:
         Returns:
             Name -> table, as written to ``output_dir``.
         """
-        from medsal.studies.results import write_results
+        from medsal.studies.trust.results import write_results
 
         do_steps(self.records, list(self._first_steps()))
         do_steps(self.records, list(self._steps()))

@@ -24,9 +24,9 @@ from medsal.evaluation.intervals import bootstrap_mean
 from medsal.evaluation.outcomes import by_patient
 from medsal.evaluation.paired_tests import corrected
 from medsal.evaluation.verdict import judge
-from medsal.studies.comparison import LEGACY, PRIMARY
-from medsal.studies.pairs import REPEATABILITY, REPRODUCIBILITY
-from medsal.studies.randomisation import BOTTOM_UP, TOP_DOWN
+from medsal.studies.trust.comparison import LEGACY, PRIMARY
+from medsal.studies.trust.pairs import REPEATABILITY, REPRODUCIBILITY
+from medsal.studies.trust.randomisation import BOTTOM_UP, TOP_DOWN
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medsal.errors import UsageError
-from medsal.studies.blocks import Block, Blocks
+from medsal.studies.trust.blocks import Block, Blocks
 
 RESET, TRUNCATED, LEGACY = "reset_parameters", "truncated_normal", "legacy_scaled"
 WAYS = (RESET, TRUNCATED, LEGACY)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medsal.errors import UsageError
-from medsal.studies.randomisation import ORDERS, RESET, WAYS
+from medsal.studies.trust.randomisation import ORDERS, RESET, WAYS
 
 UTILITY, RANDOMISATION, PAIRS = "utility", "randomisation", "pairs"
 PARTS = (UTILITY, RANDOMISATION, PAIRS)
@@ -26,7 +26,7 @@ class StudySettings:
         seed: of all draws.
         draws: how often weights are drawn anew.
         orders: in which blocks are drawn anew.
-        reinitialise: how, see ``medsal.studies.randomisation.fresh_tensors``.
+        reinitialise: how, see ``medsal.studies.trust.randomisation.fresh_tensors``.
         blocks: as ``find_blocks`` takes them; or architecture -> that.
         target_layer: of the CAM methods; or architecture -> that.
         partners: other patients whose maps give the null of a pair.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medsal.studies.records import Records
+from medsal.studies.trust.records import Records
 
 _LOG = logging.getLogger("medsal")
 

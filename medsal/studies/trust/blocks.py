@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from medsal.errors import UsageError
-from medsal.studies.execution import Owned, execution_times, owned_tensors
+from medsal.studies.trust.execution import Owned, execution_times, owned_tensors
 
 WRAPPER = 0.6
 """A module that holds a greater share of all layers than this is looked into, whatever its kind."""
