@@ -1,0 +1,47 @@
+"""Tiny bundles of one film and of one volume, untrained: what they say is noise, where it lies is not."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from monai.networks.nets import DenseNet
+
+from tests.bundle.conftest import INFERENCE, METADATA, NETWORK
+
+FLAT = {**NETWORK, "spatial_dims": 2}
+
+
+def volume_bundle(root: Path, loader: str | None = None) -> Path:
+    """A bundle of volumes; its loader is MONAI's unless another is named."""
+    config, metadata = copy.deepcopy(INFERENCE), copy.deepcopy(METADATA)
+    if loader:
+        config["preprocessing"]["transforms"][:2] = [{"_target_": loader, "keys": "image"}]
+    return _write(root, config, metadata, NETWORK)
+
+
+def film_bundle(root: Path, loader: dict | None = None) -> Path:
+    """A bundle of films, stretched to 24 x 24."""
+    config, metadata = copy.deepcopy(INFERENCE), copy.deepcopy(METADATA)
+    config["network_def"].update(FLAT)
+    config["preprocessing"] = {
+        "_target_": "Compose",
+        "transforms": [
+            loader or {"_target_": "medsal.data.LoadFilmd", "keys": "image"},
+            {"_target_": "medsal.data.film_chain.FitFilmd", "keys": "image", "size": 24},
+        ],
+    }
+    metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [24, 24]
+    return _write(root, config, metadata, FLAT)
+
+
+def _write(root: Path, config: dict, metadata: dict, network: dict) -> Path:
+    (root / "configs").mkdir(parents=True)
+    (root / "models").mkdir()
+    (root / "configs/metadata.json").write_text(json.dumps(metadata))
+    (root / "configs/inference.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    torch.save(DenseNet(**network).state_dict(), root / "models/model.pt")
+    return root
