@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,6 +225,18 @@ def _image_format(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+@contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Keep a logger of MONAI's, which writes to standard output, from saying where configuration files lie."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def load_model(bundle: str | Path, **options: Any) -> Model:
     """Load a bundle: its configuration is checked and audited, its weights are loaded strictly.
 
@@ -245,7 +259,8 @@ def load_model(bundle: str | Path, **options: Any) -> Model:
     metadata = metadata_of(root)
     files = [root / "configs" / f"inference.{ending}" for ending in ("json", "yaml", "yml")]
     config = next((file for file in files if file.is_file()), files[0])
-    workflow = Workflow([str(config), "medsal:explain.yaml"], bundle_root=str(root), logging_file=False, **options)
+    with _hushed("monai.bundle.workflows"):
+        workflow = Workflow([str(config), "medsal:explain.yaml"], bundle_root=str(root), logging_file=False, **options)
     parser = workflow.parser
     network = parser.get_parsed_content("network").eval()
     names = ("methods", "preset", "options", "target", "target_layer", "seed", "memory_format", "autocast")

@@ -37,12 +37,16 @@ def disk_errors(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, MedsalError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError):
+    except OSError as error:
+        cause = error
+    except MedsalError as error:
+        if not isinstance(error.__cause__, OSError):
             raise
-        why = cause.strerror or type(cause).__name__
-        raise DiskError(f"cannot write results in {folder}: {why}; what is done stays, run again") from None
+        cause = error.__cause__
+    else:
+        return
+    why = cause.strerror or type(cause).__name__
+    raise DiskError(f"cannot write results in {folder}: {why}; what is done stays, run again")
 
 
 class ResultsFolder:

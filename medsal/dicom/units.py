@@ -13,6 +13,7 @@ from medsal.dicom.phi import CLEANER, pseudonym
 from medsal.dicom.reasons import Refusal
 from medsal.dicom.safe import Opened
 from medsal.dicom.scan import Series, scan_folder
+from medsal.dicom.uids import is_own
 from medsal.errors import UsageError
 
 
@@ -122,9 +123,10 @@ def one_by_one(series: Series) -> list[Series]:
         series: from `medsal.dicom.scan_folder`.
 
     Returns:
-        It, or one series for each of its films; other files under the same UID stay together, to be refused.
+        It, or one series for each of its films (results of medsal stay together); other files under the same UID stay together, to be refused.
     """
-    if len(series.files) < 2 or any(one.text("SOPClassUID") not in FILMS for one in series.files):
+    alone = len(series.files) < 2 or any(is_own(one.header) for one in series.files)
+    if alone or any(one.text("SOPClassUID") not in FILMS for one in series.files):
         return [series]
     films: dict[str, list[Opened]] = {}
     for one in series.files:
