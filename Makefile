@@ -5,7 +5,7 @@ BUNDLE = bundles/mri_tle_efficientnet
 OUT ?= $(CURDIR)/demo_out
 PYTEST = OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: demo test lint types train gate slow benchmark clean
+.PHONY: demo test lint types train train-cxr gate slow benchmark clean
 
 demo: $(BIN)/.installed
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --args_file configs/explain.args.yaml --output_dir $(OUT)
@@ -27,6 +27,11 @@ types: $(BIN)/.installed-dev
 
 train: $(BIN)/.installed
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json
+
+train-cxr: $(BIN)/.installed
+	for name in pneumothorax pneumonia; do \
+	  (cd bundles/cxr_$$name && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json) || exit 1; \
+	done
 
 benchmark: $(BIN)/.installed-dev
 	$(BIN)/python benchmarks/mri_job.py

@@ -207,3 +207,19 @@ def test_a_case_scored_in_a_chain_scores_what_it_scores_from_stored_maps() -> No
         assert [one[name] for name in ("part", "side", "reason")] == [row[name] for name in ("part", "side", "reason")]
         if row["metric"] in {"relevance_mass", "pointing_game"}:  # chance in closed form is the mean over all shifts
             assert one["null"] == pytest.approx(row["null"], rel=1e-9)
+
+
+def test_voxels_to_ignore_that_lie_elsewhere_are_refused() -> None:
+    case = case_of()
+    moved = case["mask"].affine.clone()
+    moved[0, 0] = -1
+    case["outside"] = MetaTensor(torch.zeros(1, 9, 8), affine=moved)
+    with pytest.raises(InputError, match="voxels to ignore are of one shape but their affines differ"):
+        AveragePrecisiond("saliency_a", ignore="outside")(case)
+
+
+def test_a_mask_that_was_scaled_with_the_image_is_refused() -> None:
+    case = case_of()
+    case["mask"] = case["mask"] * 2 - 1
+    with pytest.raises(UsageError, match="below 0"):
+        AveragePrecisiond("saliency_a")(case)

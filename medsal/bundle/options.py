@@ -115,7 +115,7 @@ def check_options(
         if word not in config:
             raise UsageError(f"unknown word {word!r} in front of the options; an option is written --name value")
     overrides = {key: value for key, value in given.items() if key not in run_arguments()}
-    if overrides.get("methods") is not None and overrides.get("preset") is not None:
+    if overrides.get("methods") is not None and overrides.get("preset") not in {None, "", "null"}:
         raise UsageError(f"--preset {overrides['preset']} names the methods: leave --methods out")
     labels = _labels({**config, **overrides})
     for key, value in overrides.items():

@@ -100,8 +100,8 @@ def places(result: CaseResult, maps: Mapping[str, Mapping[str, str]]) -> dict[st
 
     Returns:
         ``maps``, and ``grid``: ``affine`` (4, 4) and ``shape`` of the network's grid, ``slice_axis`` (comes first in
-        NPY files), ``patient_shape``, and ``layers``: method -> grid of the layer that its map was taken from, 1 along
-        the slices where one map stands for all of them.
+        NPY files), ``patient_shape``, ``film`` (affine of a film, which has rows first), and ``layers``: method -> grid
+        of the layer that its map was taken from, 1 along the slices where one map stands for all of them.
     """
     shape, axis, layers = list(result.image.shape[1:]), result.slice_axis, {}
     for name, record in result.records.items():
@@ -118,6 +118,7 @@ def places(result: CaseResult, maps: Mapping[str, Mapping[str, str]]) -> dict[st
             "slice_axis": axis,
             "patient_shape": list(result.native.shape[1:]),
             "layers": layers,
+            **({"film": full_affine(result.native.affine).tolist()} if _is_film(result.image) else {}),
         },
     }
 
@@ -198,14 +199,18 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
         from medsal.transforms import LoadVolume
 
         return _one_channel(LoadVolume(placed=False)(source))
-    loader, _, colour = str(image.meta.get("loader", "")).partition(" ")
-    if loader == "LoadFilm":  # as it was read for the network: rows first, from 0 to 1
+    if _is_film(image):  # as it was read for the network: rows first, from 0 to 1
         from medsal.data.films import LoadFilm
 
-        return _one_channel(LoadFilm(colour)(source))
+        return _one_channel(LoadFilm(str(image.meta["loader"]).partition(" ")[2])(source))
     from monai.transforms import LoadImage
 
     return _one_channel(LoadImage(image_only=True, ensure_channel_first=True)(source))
+
+
+def _is_film(image: MetaTensor) -> bool:
+    """Whether an image was read by ``medsal.data.LoadFilm``: rows first."""
+    return str(image.meta.get("loader", "")).partition(" ")[0] == "LoadFilm"
 
 
 def named(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from medsal.data.rle import EMPTY, encode_rle
 from medsal.data.sets import finish, is_complete, write_png, write_table
 from medsal.data.thorax import LUNGS
 from medsal.data.thorax_film import FilmImages, PlantedFilm, planted_film
 from medsal.errors import MedsalError, UsageError
 from medsal.files import write_file
 
-__all__ = ["FILM_COLUMNS", "SPLITS", "planted_film_list", "relative_rle", "write_planted_films"]
+__all__ = ["FILM_COLUMNS", "SPLITS", "planted_film_list", "write_planted_films"]
 
 logger = logging.getLogger("medsal")
 
@@ -121,29 +122,6 @@ def planted_film_list(cases: int, *, finding: str = "pneumothorax", seed: int = 
     return films[:cases]
 
 
-def relative_rle(mask: np.ndarray) -> str:
-    """Runs of a mask, down each column and then the columns from left to right.
-
-    Args:
-        mask: (rows, columns); everything but 0 belongs to it.
-
-    Returns:
-        pairs of the distance from the end of the run before (from the first pixel for the first run) and the length;
-        ``"-1"`` for an empty mask.
-
-    Example:
-        >>> relative_rle(np.array([[0, 1], [1, 1], [0, 0]]))
-        '1 1 1 2'
-    """
-    flat = np.concatenate([[0], (np.asarray(mask).T.ravel() != 0).astype(np.int8), [0]])
-    edges = np.flatnonzero(np.diff(flat))
-    if not len(edges):
-        return "-1"
-    starts, ends = edges[::2], edges[1::2]
-    gaps = starts - np.concatenate([[0], ends[:-1]])
-    return " ".join(str(number) for number in np.stack([gaps, ends - starts], 1).ravel())
-
-
 def _splits(films: Sequence[PlantedFilm], seed: int) -> dict[int, str]:
     """The split of each patient; every split has films where there are patients for it."""
     patients = np.array(sorted({film.seed for film in films}))
@@ -209,4 +187,4 @@ def _runs(parts: np.ndarray) -> list[str]:
     """The runs of each part, on the public sets' grid."""
     nearest = ((np.arange(_PUBLIC) + 0.5) * parts.shape[0] / _PUBLIC).astype(int)
     large = parts[np.ix_(nearest, nearest)]
-    return [relative_rle(large == part) for part in np.unique(parts) if part] or ["-1"]
+    return [encode_rle(large == part) for part in np.unique(parts) if part] or [EMPTY]

@@ -57,7 +57,7 @@ class Metric:
             ``faithfulness``.
         paper: where it was published.
         range: lowest and highest value.
-        better: which end is better, ``higher`` or ``lower``.
+        better: which end is better, ``higher`` or ``lower``; of a part that has another, see ``better_end``.
         chance: what a map that knows nothing scores: a function of the truth, or words.
         signed: how signs are read: ``positive part``, ``magnitude`` or ``as is``.
         takes: what it is a function of.
@@ -65,7 +65,7 @@ class Metric:
         no_answer: when it is NaN for a finite map, in words.
         cost: forwards of the network for one image; backwards of a method count too.
         legacy: whether it is kept for comparison with published numbers only.
-        reversed_parts: parts of it of which the other end is better.
+        reversed_parts: parts of it, or the words that they begin with, of which the other end is better.
     """
 
     function: Callable[..., Tensor]
@@ -101,7 +101,7 @@ class Metric:
             ('higher', 'lower')
         """
         other = "lower" if self.better == "higher" else "higher"
-        return other if part in self.reversed_parts else self.better
+        return other if {part, part.partition(" ")[0]} & set(self.reversed_parts) else self.better
 
     def chance_value(self, truth: Tensor, **options: Any) -> Tensor | None:
         """What a map that knows nothing scores against this truth.
@@ -245,10 +245,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             _network_row(
                 drop_in_confidence, "confidence", "Chattopadhay 2018, arXiv:1710.11063", range=(0, 1), better="lower",
                 signed="positive part", invariances=frozenset({SCALE}), no_answer="confidence is 0", cost=2,
+                reversed_parts=("remove",),
             ),
             _network_row(
                 increase_in_confidence, "confidence", "Chattopadhay 2018, arXiv:1710.11063", range=(0, 1),
                 better="higher", signed="positive part", invariances=frozenset({SCALE}), cost=2,
+                reversed_parts=("remove",),
             ),
             _network_row(
                 insertion, "faithfulness", "Petsiuk 2018, arXiv:1806.07421", range=(0, 1), better="higher",

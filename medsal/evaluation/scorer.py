@@ -104,6 +104,8 @@ class Scorer:
         """
         if truth is not None and not _same_place(relevance, truth):
             raise InputError(f"{self.metric}: map and truth are of one shape but their affines differ; resample one")
+        if ignore is not None and not _same_place(relevance, ignore):
+            raise InputError(f"{self.metric}: map and voxels to ignore are of one shape but their affines differ")
         plain = bare(relevance)
         given = {
             name: bare(one).to(plain.device) for name, one in (("truth", truth), ("ignore", ignore)) if one is not None

@@ -121,7 +121,7 @@ def no_answer(relevance: Tensor, mask: Tensor, ignore: Tensor | None = None) -> 
         For each image ``""``, or one of ``REASONS``.
 
     Raises:
-        UsageError: if a mask has values between 0 and 1, as interpolation makes them.
+        UsageError: if a mask has values between 0 and 1, as interpolation makes them, or below 0.
     """
     return [_reason(*row) for row in images(relevance, mask, ignore)]
 
@@ -132,6 +132,8 @@ def _reason(values: Tensor, mask: Tensor, ignore: Tensor | None = None) -> str:
             return "truth not finite"
         if ((mask > 0) & (mask < 1)).any():
             raise UsageError("mask: wanted 0 and 1, got values between them; resample masks by nearest neighbour")
+    if mask.dtype != torch.bool and (mask < 0).any():
+        raise UsageError("mask: wanted 0 and 1, got values below 0; leave masks out where intensities are scaled")
     truth = mask.bool()
     left_out = torch.zeros((), dtype=torch.bool, device=truth.device) if ignore is None else ignore.bool()
     if not (values.isfinite() | left_out).all():

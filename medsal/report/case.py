@@ -19,6 +19,8 @@ from medsal.geometry import PLANES, full_affine, plane_axis, position_known
 
 SLICES, PIXELS, GAP_LIMIT = 7, 100, 0.05
 """Slices per case, the longest side of one in pixels, and the relative completeness gap from which the page warns."""
+FILM_PIXELS = 200
+"""The longest side of an image that has no slices: it is shown larger, and needs fewer bytes than seven slices."""
 _AIR, _RIM = 12, 3  # grey level that counts as something to see; voxels left around it
 
 
@@ -137,7 +139,8 @@ def _frame(shown: list[tuple[Array, float]], cuts: list[Cut], view: View) -> _Fr
         first, last = (int(used[0]), int(used[-1])) if used.size else (0, seen.shape[axis] - 1)
         window.append(slice(max(first - _RIM, 0), min(last + 1 + _RIM, seen.shape[axis])))
     longest = max(part.stop - part.start for part in window)
-    return _Frame(cuts, view, (window[0], window[1]), math.ceil(longest / PIXELS))
+    block = math.ceil(longest / (FILM_PIXELS if cuts[0].axis is None else PIXELS))
+    return _Frame(cuts, view, (window[0], window[1]), block)
 
 
 def _stack(volume: Array, frame: _Frame) -> Array:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medsal.scoring.case import ScoredCase
+    from medsal.scoring.confidence import ConfidenceEvaluation
     from medsal.scoring.figures import draw_differences, draw_scores
     from medsal.scoring.record import write_record
     from medsal.scoring.run import Evaluation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "COLUMNS": "table",
+    "ConfidenceEvaluation": "confidence",
     "Evaluation": "run",
     "ScoredCase": "case",
     "Settings": "settings",
@@ -42,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "COLUMNS",
+    "ConfidenceEvaluation",
     "Evaluation",
     "ScoredCase",
     "Settings",

@@ -21,6 +21,7 @@ from medsal.files import write_file
 from medsal.scoring.aligned import Aligned, aligned
 from medsal.scoring.contrasts import verdicts
 from medsal.scoring.rivals import PLANTED
+from medsal.scoring.table import ADVERSARIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,6 @@ ADVERSARIES_COLUMNS = (
     "verdict", "refused_by",
 )  # fmt: skip
 OF_THE_VERDICT = ("patients", "left_out", "difference", "low", "high", "p_corrected", "verdict")
-ADVERSARIES = "adversaries.csv"
 PRIOR = "mean training mask"
 
 

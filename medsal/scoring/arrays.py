@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ SUFFIXES = (".nii.gz", ".nii", ".npy", ".png")
 """What can be read."""
 _GREY = {"1", "L", "I", "I;16", "I;16B", "I;16L", "F"}
 _SAME_MM = 1e-3
+BY_INDEX = "by the index of the array: only one of the two files says where it lies"
+"""How what was not resampled came to a grid, where the order and direction of axes had to be taken on trust."""
 _WORDS = {"nearest": "nearest neighbour", "linear": "linear interpolation"}
 
 
@@ -45,7 +48,8 @@ class Volume:
 def read_volume(path: Path | str, *, source: str = "", image: bool = False, whole: bool = False) -> Volume:
     """Read one map, mask or image.
 
-    A NIfTI of one slice, and a first axis of one in an NPY, are taken away. Float64 becomes float32.
+    A NIfTI of one slice, and a first axis of one in an NPY, are taken away. Float64 becomes float32; an NPY with values
+    that single precision cannot hold (too large, too near to 0, too large a whole number) stays in double.
 
     Args:
         path: ending in one of ``SUFFIXES``.
@@ -89,7 +93,7 @@ def _nifti(file: Path, source: str) -> Volume:
 
 def _why(error: Exception, file: Path, source: str) -> str:
     """What was wrong with a file, which is called as errors shall call it."""
-    text = " ".join(str(error).split()).replace(f"'{file}'", source).replace(str(file), source)
+    text = " ".join(str(error).split()).replace(f"'{file}'", str(file)).replace(str(file), source)
     return text.replace(file.name, source) if file.name not in source else text
 
 
@@ -130,21 +134,42 @@ def _picture(file: Path, source: str, *, colours: bool) -> Volume:
 def _tensor(array: np.ndarray, source: str) -> Tensor:
     if array.ndim not in {2, 3} or not array.size:
         raise InputError(f"{source}: wanted values in 2D or 3D, got shape {array.shape}")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(array, dtype=np.float32)
+    return torch.from_numpy(single if _held(array, single) else np.ascontiguousarray(array, dtype=np.float64))[None]
 
 
-def as_bundle_reads(volume: Volume, shape: tuple[int, ...] | None = None) -> Volume:
-    """A picture as MONAI's ``LoadImage`` has it: columns first, and an affine of pixels.
+def _held(array: np.ndarray, single: np.ndarray) -> bool:
+    """Whether values in single precision are still what they were: finite, not 0, and whole numbers the same."""
+    if array.dtype.itemsize <= single.dtype.itemsize and array.dtype.kind == "f":
+        return True
+    if array.dtype.kind in "iu":
+        return array.dtype.itemsize < single.dtype.itemsize or bool((single.astype(np.float64) == array).all())
+    if array.dtype.kind == "b":
+        return True
+    tiny = np.abs(array) < np.finfo(np.float32).tiny
+    return bool((np.isfinite(single) == np.isfinite(array)).all()) and not bool(array[tiny].any())
+
+
+def as_bundle_reads(volume: Volume, shape: tuple[int, ...] | None = None, film: Any = None) -> Volume:
+    """A picture as the bundle has it: as MONAI's ``LoadImage``, columns first and an affine of pixels, or as a film.
 
     Args:
         volume: as ``read_volume`` gave it; anything but a picture comes back as it is.
         shape: of the image as the bundle read it; rows stay first where that says so.
+        film: affine of the image where ``medsal.data.LoadFilm`` read it, which has rows first whatever the shape.
 
     Returns:
         The same values on the grid that a bundle sees.
     """
     if not volume.picture:
         return volume
+    if film is not None:
+        to_film = torch.eye(4, dtype=torch.float64)  # a picture of another size shows the same field of view
+        for axis, (pixels, own) in enumerate(zip(shape or volume.space, volume.space, strict=True)):
+            to_film[axis, axis] = pixels / own
+            to_film[axis, 3] = 0.5 * pixels / own - 0.5
+        return Volume(volume.values, torch.as_tensor(film, dtype=torch.float64) @ to_film, volume.source)
     rows_first = shape == volume.space and volume.space != volume.space[::-1]
     values = volume.values if rows_first else volume.values.transpose(1, 2).contiguous()
     return Volume(values, torch.eye(4, dtype=torch.float64), volume.source)
@@ -181,13 +206,14 @@ def brought(volume: Volume, like: Volume, *, resample: bool, mode: str = "neares
         mode: ``nearest`` for masks and labels, ``linear`` for maps and images.
 
     Returns:
-        ``(1, *space)`` and how it was resampled, empty where it was not.
+        ``(1, *space)`` and how it was resampled, empty where it was not; ``BY_INDEX`` where nobody knows that it lies
+        there.
 
     Raises:
         InputError: if the grids differ and resampling was not asked for, or cannot be right.
     """
     if same_place(volume, like):
-        return volume.values, ""
+        return volume.values, BY_INDEX if (volume.affine is None) != (like.affine is None) else ""
     fault = f"{volume.source}: wanted the grid of the map {_place(like)}, got {_place(volume)}"
     if (volume.affine is None) != (like.affine is None) or len(volume.space) != len(like.space):
         raise InputError(f"{fault}; they cannot be laid on each other: save both in one format")
@@ -217,9 +243,12 @@ def stretched(values: Tensor, space: tuple[int, ...], mode: str = "linear") -> T
 
 def _place(volume: Volume) -> str:
     """The grid of a volume in words."""
+    import nibabel
+
     shape = " x ".join(map(str, volume.space))
     if volume.affine is None:
         return f"({shape} {'pixels' if volume.picture else 'voxels'})"
     corner = ", ".join(f"{value:.1f}" for value in volume.affine[:3, 3].tolist())
     size = " x ".join(f"{value:.2f}" for value in volume.affine[:3, : len(volume.space)].norm(dim=0).tolist())
-    return f"({shape} voxels of {size} mm from {corner})"
+    axes = "".join(map(str, nibabel.aff2axcodes(volume.affine.numpy())))
+    return f"({shape} voxels of {size} mm from {corner}, axes {axes})"

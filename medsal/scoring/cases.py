@@ -24,12 +24,14 @@ class NetworkGrid:
         shape: of the grid.
         slice_axis: the axis that comes first in the NPY files of the run.
         patient_shape: of the image as the bundle read it.
+        film: affine of the image where it was read as a film, rows first; None where it was not.
     """
 
     affine: Any
     shape: tuple[int, ...]
     slice_axis: int
     patient_shape: tuple[int, ...] | None = None
+    film: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

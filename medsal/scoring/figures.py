@@ -48,21 +48,22 @@ def draw_scores(scores: pd.DataFrame, summary: Summary, metric: str) -> bytes:
     return _png(figure)
 
 
-def draw_differences(summary: Summary, metric: str) -> bytes:
+def draw_differences(summary: Summary, metric: str, *, alpha: float = 0.05) -> bytes:
     """Draw the paired differences of every two methods: mean over patients and its t interval, corrected p beside it.
 
     Args:
         summary: as ``summarise`` gives it.
         metric: which one; one panel for each of its parts.
+        alpha: level of the family of comparisons.
 
     Returns:
-        The bytes of a PNG file. A filled mark is a difference whose interval does not hold 0.
+        The bytes of a PNG file. A filled mark is a difference whose corrected p is below alpha.
     """
     pairs = summary.comparisons[summary.comparisons["metric"] == metric]
     groups = [rows for _, rows in pairs.groupby("part", sort=False)]
     figure, panels = _panels(f"differences of {metric}", [len(rows) for rows in groups])
     for ax, rows in zip(panels, groups, strict=True):
-        _forest_panel(ax, rows)
+        _forest_panel(ax, rows, alpha)
     return _png(figure)
 
 
@@ -144,7 +145,7 @@ def _why(one: Scored) -> str:
     return f"no score: {most} ({reasons.count(most)} of {len(one.reasons)} images)"
 
 
-def _forest_panel(ax: Any, rows: pd.DataFrame) -> None:
+def _forest_panel(ax: Any, rows: pd.DataFrame, alpha: float) -> None:
     first = rows.iloc[0]
     place = ax.get_yaxis_transform()
     for at, row in enumerate(rows.to_dict("records")):
@@ -154,7 +155,7 @@ def _forest_panel(ax: Any, rows: pd.DataFrame) -> None:
         known = not np.isnan(row["low"])
         if known:
             ax.plot([row["low"], row["high"]], [at, at], color=DOT, linewidth=1.6)
-        filled = known and (row["low"] > 0 or row["high"] < 0)
+        filled = known and row["p_corrected"] < alpha
         ax.plot(row["difference"], at, "o", color=DOT, markerfacecolor=DOT if filled else "white", markersize=6)
         note = f"p {_p(row['p_corrected'])}, n {row['patients']}" if known else row["reason"]
         ax.text(1.01, at, note, transform=place, va="center", fontsize=8)

@@ -13,7 +13,7 @@ from medsal.data.tables import read_table
 from medsal.errors import InputError, UsageError
 from medsal.evaluation.baselines import MaskPrior, mean_training_mask
 from medsal.geometry import full_affine
-from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume
+from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume, stretched
 from medsal.scoring.cases import Cases
 from medsal.scoring.reading import CaseReader, check_mask
 
@@ -39,7 +39,7 @@ class Prior:
         Returns:
             The prior, resampled where the grid is another.
         """
-        values, how = brought(self.place, like, resample=True, mode="linear")
+        values, how = _laid(self.place, like, resample=True, mode="linear")
         return replace(self.prior, relevance=values[None]) if how else self.prior
 
 
@@ -69,10 +69,11 @@ def training_prior(given: Any, cases: Cases) -> Prior:
                 f"prior_datalist: the {what} of {item['case']} is scored: it cannot be in the prior as well"
             )
     like = CaseReader(cases.found[0], resample=cases.resample).like
-    run = cases.found[0].grid is not None
+    grid = cases.found[0].grid
+    run, film = grid is not None, grid.film if grid is not None else None
     splits = {item["case"]: item["split"] for item in items}
     try:
-        prior = mean_training_mask(_masks(items, like, resample=run or cases.resample, run=run), splits)
+        prior = mean_training_mask(_masks(items, like, resample=run or cases.resample, run=run, film=film), splits)
     except InputError as error:
         raise UsageError(f"prior_datalist: {error}") from error
     return Prior(prior, Volume(prior.relevance[0], like.affine, "mean training mask", like.picture))
@@ -97,18 +98,31 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _masks(
-    items: Sequence[Mapping[str, Any]], like: Volume, *, resample: bool, run: bool
+    items: Sequence[Mapping[str, Any]], like: Volume, *, resample: bool, run: bool, film: Any
 ) -> Iterator[tuple[str, Tensor]]:
     for item in items:
-        volume = _volume(item["mask"], f"mask of {item['case']}", run=run)
+        volume = _volume(item["mask"], f"mask of {item['case']}", run=run, film=film)
         check_mask(volume)
-        yield item["case"], brought(volume, like, resample=resample)[0]
+        yield item["case"], _laid(volume, like, resample=resample, mode="nearest")[0]
 
 
-def _volume(mask: Any, source: str, *, run: bool) -> Volume:
+def _laid(volume: Volume, like: Volume, *, resample: bool, mode: str) -> tuple[Tensor, str]:
+    """As ``brought``, but of different patients: upright and lying films share a field of view, none is transposed."""
+    if volume.affine is None and like.affine is None and len(volume.space) == len(like.space):
+        if volume.space == like.space:
+            return volume.values, ""
+        if resample:
+            return stretched(volume.values, like.space, mode), f"{mode}, stretched"
+        raise InputError(
+            f"{volume.source}: wanted the grid of the map {like.space}, got {volume.space}; --resample true stretches"
+        )
+    return brought(volume, like, resample=resample, mode=mode)
+
+
+def _volume(mask: Any, source: str, *, run: bool, film: Any) -> Volume:
     """A mask from a file, or as a transform left it."""
     if isinstance(mask, str | Path):
         volume = read_volume(mask, source=f"{source} {mask}")
-        return as_bundle_reads(volume) if run else volume
+        return as_bundle_reads(volume, film=film) if run else volume
     affine = full_affine(mask.affine) if hasattr(mask, "affine") else None
     return Volume(mask.as_subclass(Tensor).float(), affine, source)

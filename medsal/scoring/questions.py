@@ -106,6 +106,7 @@ def _questions(case: ScoredCase, settings: Settings, metric: str) -> Iterator[Qu
     kind = {"mask": "mask", "layers": "layers", "labels": "regions"}.get(takes[-1], "")
     given = getattr(case, kind) if kind else None
     truth = None if given is None else bare(given)[None]
+    asked: set[tuple[str, ...]] = set()
     for name, options in settings.variants(metric):
         if kind and truth is None:
             yield Question(metric, (name,), side, reason=f"no {kind}")
@@ -113,7 +114,9 @@ def _questions(case: ScoredCase, settings: Settings, metric: str) -> Iterator[Qu
         if truth is not None and kind == "mask" and not truth.is_floating_point():
             truth = truth.bool()
         for parts, chosen in _parts(case, metric, name, options):
-            yield Question(metric, parts, side, chosen, truth)
+            if parts not in asked:  # a list of thresholds is of no account for the coverage that has none
+                yield Question(metric, parts, side, chosen, truth)
+            asked.add(parts)
 
 
 def _parts(

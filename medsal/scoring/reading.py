@@ -14,6 +14,9 @@ from medsal.geometry import full_affine
 from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume
 from medsal.scoring.cases import Box, CaseFiles
 
+GREYS = 100
+"""Above this the values of a picture of a mask are greys; up to it they may be numbers of findings."""
+
 
 class LazyMaps(Mapping[str, Tensor]):
     """Maps that are read when they are asked for and not kept: a run over large volumes holds one at a time.
@@ -190,7 +193,7 @@ class CaseReader:
         source = f"{what} of {self.files.case}" if self.files.anonymous else f"{what} {path}"
         grid = self.files.grid
         volume = read_volume(path, source=source, image=what == "image", whole=grid is not None)
-        return volume if grid is None else as_bundle_reads(volume, grid.patient_shape)
+        return volume if grid is None else as_bundle_reads(volume, grid.patient_shape, grid.film)
 
     def _map(self, what: str, path: Path) -> Volume:
         """Read a map; those of a run lie with their slices first."""
@@ -227,8 +230,11 @@ def check_mask(volume: Volume) -> None:
         raise InputError(f"{volume.source}: {bad} of its values are NaN or infinite; wanted a mask")
     if bool((values != values.round()).any()) or bool((values < 0).any()):
         raise InputError(f"{volume.source}: wanted 0 and whole numbers above, got values between or below")
-    if volume.picture and values.max() == 255 and bool(((values > 0) & (values < 255)).any()):
-        raise InputError(f"{volume.source}: wanted 0 and 255, got greys between, as resampling makes: cut it first")
+    most = float(values.max())
+    if volume.picture and most > GREYS and bool(((values > 0) & (values < most)).any()):
+        raise InputError(
+            f"{volume.source}: wanted 0 and {most:g}, got greys between, as resampling makes: cut it first"
+        )
 
 
 def _words(start: Sequence[float], stop: Sequence[float]) -> str:

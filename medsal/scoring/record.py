@@ -12,7 +12,7 @@ from medsal._version import __version__
 from medsal.errors import UsageError
 from medsal.files import json_bytes, write_file
 from medsal.scoring.summary import FILES, count_left_out
-from medsal.scoring.table import CSV, PARQUET, read_scores
+from medsal.scoring.table import ADVERSARIES, CSV, PARQUET, read_scores
 
 if TYPE_CHECKING:
     from medsal.scoring.settings import Settings
@@ -32,7 +32,7 @@ def write_record(
     sources: Any = None,
     **facts: Any,
 ) -> Path:
-    """Write ``evaluation.json`` beside the scores and the summary, which must lie there.
+    """Write ``evaluation.json`` beside the scores and the summary, which must lie there, and adversaries where asked.
 
     Args:
         folder: of ``write_scores`` and ``write_summary``.
@@ -55,6 +55,7 @@ def write_record(
         raise UsageError(f"{RECORD}: wanted {', '.join(missing)} in the folder: write scores and summary first")
     from medsal.bundle.fingerprint import file_sha256
 
+    more = [ADVERSARIES] if settings.adversaries and (folder / ADVERSARIES).is_file() else []
     scores = read_scores(folder / CSV)
     plain = portable(config or {})
     content = {
@@ -67,7 +68,7 @@ def write_record(
         "sources": sources,
         "counts": {"rows": len(scores), "cases": scores["case"].nunique(), "patients": scores["patient"].nunique()},
         "left_out": count_left_out(scores).to_dict("records"),
-        "files": {name: file_sha256(folder / name) for name in (CSV, PARQUET, *FILES)},
+        "files": {name: file_sha256(folder / name) for name in (CSV, PARQUET, *FILES, *more)},
         "versions": versions(),
     }
     taken = [name for name in facts if name in content and name != "seeds"] + [n for n in facts if n == "record_sha256"]

@@ -19,9 +19,10 @@ from medsal.export.layout import safe_name
 from medsal.files import json_bytes, write_file
 from medsal.ledger import Outcome
 from medsal.scoring.cases import CaseFiles, Cases
+from medsal.scoring.record import digest
 from medsal.scoring.scorer import Scorer
 from medsal.scoring.settings import Settings
-from medsal.scoring.table import write_scores
+from medsal.scoring.table import ADVERSARIES, write_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,8 @@ class Evaluation:
         try:
             mark = self.scorer.fingerprint(files)
             before = _read(path)
-            if before.get("fingerprint") == mark and before.get("status") == "done":
+            whole = before.get("rows_sha256") == digest(before.get("rows"))
+            if before.get("fingerprint") == mark and before.get("status") == "done" and whole:
                 self.skipped += 1
                 return before
             rows, resampled = self.scorer.score(files)
@@ -108,6 +110,7 @@ class Evaluation:
                 "fingerprint": mark,
                 "resampled": resampled,
                 "rows": rows,
+                "rows_sha256": digest(rows),
             }
         except Exception as error:  # noqa: BLE001  recorded with the case; the others go on
             _LOG.debug("case %s failed", files.case, exc_info=error)
@@ -126,8 +129,17 @@ class Evaluation:
         scores = write_scores(self.folder, rows)
         summary = summarise(scores, self.settings)
         write_summary(self.folder, summary)
-        for name, content in self._figures(scores, summary):
+        figures = dict(self._figures(scores, summary))
+        for name, content in figures.items():
             write_file(self.folder / "figures" / name, content)
+        self._clear(figures)
+        text = render(summary)
+        if self.settings.adversaries:
+            from medsal.scoring.adversaries import render_adversaries, report_adversaries, write_adversaries
+
+            report = report_adversaries(scores, self.settings)
+            write_adversaries(self.folder, report)
+            text += "\n" + render_adversaries(report)
         anonymous = any(files.anonymous for files in self.cases.found)
         failed = {case: record["error"] for case, record in records.items() if record["status"] != "done"}
         write_record(
@@ -141,25 +153,29 @@ class Evaluation:
             partners=self.scorer.partners,
             prior=sorted(self.scorer.prior.prior.cases) if self.scorer.prior else [],
         )
-        text = render(summary)
-        if self.settings.adversaries:
-            from medsal.scoring.adversaries import render_adversaries, report_adversaries, write_adversaries
-
-            report = report_adversaries(scores, self.settings)
-            write_adversaries(self.folder, report)
-            text += "\n" + render_adversaries(report)
         for line in text.splitlines():
             _LOG.info("%s", line)
         for case, why in self.cases.excluded.items():
             _LOG.warning("left out: %s %s", case, why)
+
+    def _clear(self, figures: Mapping[str, bytes]) -> None:
+        """Take away what an earlier evaluation in this folder wrote and this one does not."""
+        from medsal.evaluation import METRICS
+
+        old = [f"{metric}{kind}.png" for metric in METRICS for kind in ("", "_differences")]
+        for name in old:
+            if name not in figures:
+                (self.folder / "figures" / name).unlink(missing_ok=True)
+        if not self.settings.adversaries:
+            (self.folder / ADVERSARIES).unlink(missing_ok=True)
 
     def _figures(self, scores: pd.DataFrame, summary: Any) -> Iterator[tuple[str, bytes]]:
         from medsal.scoring.figures import draw_differences, draw_scores
 
         for metric in self.settings.metrics:
             yield f"{metric}.png", draw_scores(scores, summary, metric)
-            if len(self.cases.methods) > 1:
-                yield f"{metric}_differences.png", draw_differences(summary, metric)
+            if len(self.cases.methods) > 1 and self.settings.compared:
+                yield f"{metric}_differences.png", draw_differences(summary, metric, alpha=self.settings.alpha)
 
     def _line(self, outcome: Outcome, records: Mapping[str, Mapping[str, Any]]) -> str:
         """How the run ended."""

@@ -141,6 +141,7 @@ def _case(folder: Path, record: Record, grid: str) -> dict[str, Any]:
             shape=tuple(place["shape"]),
             slice_axis=int(place["slice_axis"]),
             patient_shape=tuple(place.get("patient_shape", ())) or None,
+            film=place.get("film"),
         )
         if network
         else None,

@@ -27,7 +27,7 @@ from medsal.scoring.settings import Settings
 from medsal.scoring.table import COLUMNS
 
 _LOG = logging.getLogger("medsal")
-_SUMMARY_ONLY = ("level", "alpha", "resamples", "correction", "primary")
+_SUMMARY_ONLY = ("level", "alpha", "resamples", "correction", "primary", "compared")
 
 
 class Scorer:
@@ -127,8 +127,8 @@ class Scorer:
             [
                 __version__,
                 settings,
-                _content(files),
-                _content(partner) if partner else None,
+                content_of(files),
+                content_of(partner) if partner else None,
                 _prior_digest(self.prior) if self.prior else None,
                 sorted(set(self.cases.methods)),
                 [self.cases.resample, {str(code): name for code, name in self.cases.region_names.items()}],
@@ -184,8 +184,15 @@ def _unreadable(files: CaseFiles, *, resample: bool) -> str:
     return ""
 
 
-def _content(files: CaseFiles) -> dict[str, Any]:
-    """A case by the content of its files."""
+def content_of(files: CaseFiles) -> dict[str, Any]:
+    """A case by the content of its files.
+
+    Args:
+        files: the case.
+
+    Returns:
+        What a fingerprint is made of.
+    """
     plain = replace(files, maps={}, truth={}, untrained={}, readers=(), image=None)
     return {
         "files": {

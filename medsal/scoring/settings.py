@@ -53,6 +53,7 @@ class Settings:
         primary: the metric that verdicts are about; ``average_precision`` where it is scored, else the first.
         baselines: of ``BASELINES``; each is scored where a case has what it is made from.
         adversaries: whether adversarial maps and a planted perfect one are scored beside the methods.
+        compared: whether every two methods are compared; of thirty methods that is 435 pairs for each part of a metric.
     """
 
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {name: {} for name in DEFAULT})
@@ -66,6 +67,7 @@ class Settings:
     primary: str = ""
     baselines: tuple[str, ...] = BASELINES
     adversaries: bool = False
+    compared: bool = True
 
     def __post_init__(self) -> None:
         """Bring to one form, and refuse what cannot be scored.
@@ -107,8 +109,9 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, float) or not 0 < value < 1:
                 raise UsageError(f"{name}: wanted a number between 0 and 1, got {value!r}")
-        if not isinstance(self.adversaries, bool):
-            raise UsageError(f"adversaries: wanted true or false, got {self.adversaries!r}")
+        for name in ("adversaries", "compared"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name}: wanted true or false, got {getattr(self, name)!r}")
 
     def side_of(self, metric: str) -> str:
         """What is read of signed relevance for a metric.

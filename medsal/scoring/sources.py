@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,10 @@ def folder_cases(
         raise UsageError(f"truth: wanted {', '.join([*TRUTH, 'boxes', 'image', 'reader'])}, got {', '.join(unknown)}")
     if (table is None) == (maps is None):
         raise UsageError("wanted a table, or a pattern of maps such as maps/{method}/{case}.nii.gz; give one of them")
+    if {"mask", "boxes"} <= set(given):
+        raise UsageError(
+            "truth: wanted masks or boxes, got both: which of them is a finding? Score them one after the other"
+        )
     if table is not None and given:
         raise UsageError(f"the table names the truth: leave {', '.join('--' + kind for kind in given)} out")
     if table is not None:
@@ -76,11 +80,12 @@ def folder_cases(
     return Cases(found=tuple(kept), excluded=excluded, facts=facts, resample=resample)
 
 
-def matches(pattern: str, **known: str) -> list[tuple[Path, dict[str, str]]]:
+def matches(pattern: str, but: Container[Path] = (), /, **known: str) -> list[tuple[Path, dict[str, str]]]:
     """Find the files that a pattern means.
 
     Args:
         pattern: a path with fields in braces; ``*`` stands for any characters within a name.
+        but: files that are left out.
         **known: what fields hold.
 
     Returns:
@@ -103,7 +108,7 @@ def matches(pattern: str, **known: str) -> list[tuple[Path, dict[str, str]]]:
     found = []
     for file in sorted(Path(path.anchor).glob(glob.escape(literal).replace("[*]", "*"))):
         one, other = lazy.fullmatch(file.as_posix()), greedy.fullmatch(file.as_posix())
-        if one is None or other is None:
+        if one is None or other is None or file in but:
             continue
         if one.groupdict() != other.groupdict():
             raise UsageError(
@@ -162,8 +167,9 @@ def _from_patterns(maps: str, truth: Mapping[str, str]) -> tuple[list[CaseFiles]
     kinds = [kind for kind in truth if kind in JUDGED]
     excluded = {files.case: why for files in found if (why := _without_truth(files, kinds))}
     for kind in kinds:
-        cases = list(boxes or ()) if kind == "boxes" else [fields.get("case", "") for _, fields in matches(truth[kind])]
-        excluded |= {case: f"has {kind}, but no map" for case in cases if case and case not in made}
+        used = {files.truth[kind] for files in found if kind in files.truth}
+        cases = list(boxes or ()) if kind == "boxes" else [_whose(fields) for _, fields in matches(truth[kind], used)]
+        excluded |= {case: f"has {kind}, but no map" for case in cases if case not in made}
     return found, excluded
 
 
@@ -200,6 +206,8 @@ def _row(table: Path, line: Mapping[str, str]) -> CaseFiles:
         return table.parent / Path(line[name]).expanduser() if line.get(name) else None
 
     case, map_file, boxes = line["case"], at("map"), at("boxes")
+    if boxes and at("mask"):
+        raise UsageError(f"'{table}' case {case!r}: wanted a mask or boxes, got both")
     return CaseFiles(
         case=case,
         patient=line.get("patient") or case,
@@ -219,6 +227,11 @@ def _joined(one: CaseFiles, other: CaseFiles, where: str) -> CaseFiles:
     if replace(one, maps={}) != replace(other, maps={}):
         raise UsageError(f"{where}: wanted the same patient, truth and image in every row of case {one.case!r}")
     return replace(one, maps={**one.maps, **other.maps})
+
+
+def _whose(fields: Mapping[str, str]) -> str:
+    """The case of a file, or the patient where its name tells no more."""
+    return fields.get("case") or fields.get("patient", "")
 
 
 def _of_case(pattern: str, case: str, patient: str) -> list[tuple[Path, dict[str, str]]]:

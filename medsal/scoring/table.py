@@ -26,6 +26,7 @@ NEEDED = ("case", "patient", "kind", "method", "metric")
 """Columns that may not be empty."""
 KINDS = ("method", "baseline", "adversary")
 CSV, PARQUET = "scores.csv", "scores.parquet"
+ADVERSARIES = "adversaries.csv"
 
 
 def write_scores(folder: str | Path, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from medsal.errors import MedsalError
 from medsal.scoring.record import RECORD, digest, read_record, versions
 from medsal.scoring.settings import Settings
 from medsal.scoring.summary import FILES, Summary, summarise
-from medsal.scoring.table import CSV, PARQUET, csv_bytes, read_scores
+from medsal.scoring.table import ADVERSARIES, CSV, PARQUET, csv_bytes, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ NEAR = 1e-9
 """Relative difference up to which two numbers are the same: other machines round otherwise."""
 PRIVATE = frozenset({"case", "patient"})
 """Columns whose content is not shown."""
-NAMED_BY = ("kind", "method", "metric", "part", "first", "second", "against")
+NAMED_BY = ("kind", "method", "metric", "part", "map", "first", "second", "against")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def examine(folder: str | Path) -> Verification:
     record = read_record(folder)
     checked, wrong = ["evaluation.json: its own digest, and that of the configuration"], list(_record(record))
     wrong += _digests(folder, record)
-    checked.append(f"digests of {', '.join((CSV, PARQUET, *FILES))}")
+    more = [ADVERSARIES] if _stored_digest(record, ADVERSARIES) or (folder / ADVERSARIES).is_file() else []
+    checked.append(f"digests of {', '.join((CSV, PARQUET, *FILES, *more))}")
     tables: dict[str, pd.DataFrame] = {}
     for name in (CSV, PARQUET):
         try:
@@ -76,7 +77,7 @@ def examine(folder: str | Path) -> Verification:
     if tables:
         lines, count = _summary(folder, record, _trusted(folder, record, tables))
         wrong += lines
-        checked.append(f"{count} numbers and words of {', '.join(FILES)}, computed again")
+        checked.append(f"{count} numbers and words of {', '.join([*FILES, *more])}, computed again")
     if wrong:
         wrong += _other_versions(record)
     return Verification(tuple(checked), tuple(wrong))
@@ -147,7 +148,8 @@ def _record(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _digests(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    for name in (CSV, PARQUET, *FILES):
+    more = [ADVERSARIES] if _stored_digest(record, ADVERSARIES) else []
+    for name in (CSV, PARQUET, *FILES, *more):
         old, new = _stored_digest(record, name), _file_digest(folder / name)
         if old != new:
             yield f"{name}, sha256: stored {old or 'nothing'}, recomputed {new or 'nothing: no such file'}"
@@ -173,12 +175,17 @@ def _trusted(folder: Path, record: Mapping[str, Any], tables: Mapping[str, pd.Da
 def _summary(folder: Path, record: Mapping[str, Any], scores: pd.DataFrame) -> tuple[list[str], int]:
     """Mismatches of the summary's files and of the counts of the record, and how many cells were looked at."""
     try:
-        found = summarise(scores, Settings.from_dict(record.get("settings", {})))
+        settings = Settings.from_dict(record.get("settings", {}))
+        found = summarise(scores, settings)
     except (MedsalError, TypeError, ValueError, AttributeError) as error:
         return [f"{RECORD}, settings: cannot be used: {error}"], 0
     wrong, cells = list(_counts(record, scores, found)), 0
-    for name, attribute in FILES.items():
-        wanted = getattr(found, attribute)
+    tables = {name: getattr(found, attribute) for name, attribute in FILES.items()}
+    if _stored_digest(record, ADVERSARIES) or (folder / ADVERSARIES).is_file():
+        from medsal.scoring.adversaries import report_adversaries
+
+        tables[ADVERSARIES] = report_adversaries(scores, settings).table
+    for name, wanted in tables.items():
         cells += wanted.size
         try:
             stored = _read_text(folder / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medsal.studies.blocks import Block, Blocks, find_blocks
 from medsal.studies.cases import Keys
+from medsal.studies.layers import LayerStudy
 from medsal.studies.loaders import checkpoints, training_prior
 from medsal.studies.planted import PlantedTruth, random_weights
 from medsal.studies.randomisation import Randomiser, State, states
@@ -14,6 +15,7 @@ __all__ = [
     "Block",
     "Blocks",
     "Keys",
+    "LayerStudy",
     "PlantedTruth",
     "Randomiser",
     "State",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsal.data.planted_films import SPLITS, planted_film_list, relative_rle, write_planted_films
+from medsal.data.planted_films import SPLITS, planted_film_list, write_planted_films
+from medsal.data.rle import encode_rle
 from medsal.data.thorax_findings import FINDINGS
 from medsal.errors import UsageError
 
@@ -109,9 +110,9 @@ def test_splits_have_their_shares_and_both_classes() -> None:
 def test_runs_read_down_the_columns() -> None:
     mask = np.zeros((1024, 1024), np.uint8)
     mask[3:5, 0] = mask[0, 1] = mask[1023, 2] = mask[0, 3] = mask[1023, 1023] = 1
-    assert relative_rle(mask) == "3 2 1019 1 2046 2 1045502 1"
-    assert np.array_equal(drawn_slowly(relative_rle(mask)), mask)
-    assert relative_rle(np.zeros((4, 4))) == "-1"
+    assert encode_rle(mask) == "3 2 1019 1 2046 2 1045502 1"
+    assert np.array_equal(drawn_slowly(encode_rle(mask)), mask)
+    assert encode_rle(np.zeros((4, 4))) == "-1"
 
 
 def test_a_finished_set_is_reused_and_a_broken_one_written_again(tmp_path: Path) -> None:

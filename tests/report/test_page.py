@@ -10,6 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medsal.export import ExportOptions, export_case
 from medsal.report import page as page_module
@@ -103,19 +104,31 @@ def test_many_cases_are_dealt_out_to_pages(make_case, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob("index*.html")] == ["index.html"]
 
 
-def look(folder, fragment):
-    """What the page says of itself in a browser without a screen."""
+def browse(folder, fragment, *flags):
+    """Open the page in a browser without a screen; what it prints."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium on this machine: the page's own check was not run")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
-             "--virtual-time-budget=8000", "--dump-dom"]  # fmt: skip
+    common = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+              "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
+              "--virtual-time-budget=8000", "--window-size=1300,1300", "--hide-scrollbars"]  # fmt: skip
     address = (folder / "index.html").as_uri() + fragment
-    done = subprocess.run([browser, *flags, address], capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run([browser, *common, *flags, address], capture_output=True, text=True, timeout=120, check=True)
+
+
+def look(folder, fragment):
+    """What the page says of itself."""
+    done = browse(folder, fragment, "--dump-dom")
     found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
     return json.loads(html.unescape(found[1])), done.stdout
+
+
+def screenshot(folder, fragment):
+    """What a reader of the page sees: rows, columns, colours."""
+    browse(folder, fragment, f"--screenshot={folder / 'seen.png'}")
+    with Image.open(folder / "seen.png") as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize(("fragment", "side"), [("#check", 1), ("#check-neurological", -1)])
@@ -132,3 +145,38 @@ def test_in_a_browser_the_peak_is_red_at_its_millimetres_on_its_side(make_case, 
     assert (found["share"] - 0.5) * side > 0  # x < 0 is the patient's left: on the right, unless turned round
     assert "<img" not in dom
     assert "wanted 3D, got 4D" in dom
+
+
+def test_in_a_browser_the_sliders_fade_films_from_image_to_map_all_of_them_or_one(make_case, make_tensor, tmp_path):
+    film = np.zeros((90, 120), dtype=np.float32)
+    film[10:80, 20:100] = 1  # an L: dark at the lower right, so that a turned or mirrored film shows
+    film[50:80, 60:100] = 0.2
+    marks = {(row, column): 3.0 for row in range(20, 24) for column in range(30, 34)}
+    write_index(
+        tmp_path, run(make_case, tmp_path, 3, shape=film.shape, marks=marks, native=make_tensor(film, np.eye(4)))
+    )
+    found, dom = look(tmp_path, "#check")
+    assert [one["case"] for one in found] == ["sub-0000", "sub-0001", "sub-0002"]
+    assert all(
+        one["read"].startswith(f"row {one['voxel'][0]}, column {one['voxel'][1]}  relevance 3.00") for one in found
+    )
+    assert re.search(r'<label hidden="">Show as', dom)  # a film says nothing of left and right
+    places = [tuple(int(part) for part in one["at"]) for one in found]
+    pixels = {part: screenshot(tmp_path, f"#check-{part}") for part in ("all-0", "all-50", "all-100", "first-0")}
+
+    def reds(part):
+        """By how much each film is redder than it is blue, where its map is largest."""
+        return [int(pixels[part][y, x, 0] - pixels[part][y, x, 2]) for x, y in places]
+
+    assert reds("all-0") == [0, 0, 0]
+    assert all(20 < half < whole for half, whole in zip(reds("all-50"), reds("all-100"), strict=True))
+    assert reds("first-0")[0] == 0
+    assert min(reds("first-0")[1:]) > 20
+    (x, y), scale = places[0], 340 / 76  # 70 rows of the film and three around them are shown
+    seen = [
+        pixels["all-0"][int(y + down * scale), int(x + right * scale), 0]
+        for down, right in ((0, 20), (40, 0), (40, 50))
+    ]
+    assert seen[0] > 200
+    assert seen[1] > 200
+    assert seen[2] < 100

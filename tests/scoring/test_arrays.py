@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from medsal.errors import InputError
-from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume, same_place
+from medsal.scoring.arrays import BY_INDEX, Volume, as_bundle_reads, brought, read_volume, same_place
 
 RNG = np.random.default_rng(0)
 
@@ -147,3 +147,50 @@ def test_a_picture_and_a_nifti_are_never_laid_on_each_other():
     assert same_place(volume(4, 4, 4), volume(4, 4, 4, affine=np.eye(4)))
     with pytest.raises(InputError, match="cannot be laid"):
         brought(volume(2, 2, 2), volume(4, 4, 4, affine=np.eye(4)), resample=True)
+
+
+def test_a_picture_beside_a_film_has_rows_first_also_where_it_is_square(tmp_path):
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    Image.fromarray(pixels).save(tmp_path / "square.png")
+    found = read_volume(tmp_path / "square.png")
+    assert as_bundle_reads(found, (4, 4)).values[0, 0, 1] == 4
+    film = as_bundle_reads(found, (4, 4), np.diag([0.5, 0.25, 1, 1]))
+    assert film.values[0, 0, 1] == 1
+    assert torch.equal(film.affine, torch.diag(torch.tensor([0.5, 0.25, 1, 1], dtype=torch.float64)))
+    coarse = as_bundle_reads(found, (8, 8), np.eye(4))  # pixels of twice the size: the first centre lies at 0.5
+    assert coarse.affine[0].tolist() == [2, 0, 0, 0.5]
+
+
+@pytest.mark.parametrize("factor", [1e40, 1e-50, 1e-42, 1.0])
+def test_values_that_single_precision_cannot_hold_keep_their_ranks(tmp_path, factor):
+    wanted = np.random.default_rng(0).random((6, 5)) * factor
+    np.save(tmp_path / "map.npy", wanted)
+    found = read_volume(tmp_path / "map.npy").values[0].numpy()
+    assert np.isfinite(found).all()
+    assert (found.ravel().argsort() == wanted.ravel().argsort()).all()
+    assert found.dtype == (np.float32 if factor == 1 else np.float64)
+
+
+def test_large_whole_numbers_keep_their_ranks(tmp_path):
+    np.save(tmp_path / "map.npy", np.array([[2**24, 2**24 + 1], [3, 4]]))
+    assert len(np.unique(read_volume(tmp_path / "map.npy").values)) == 4
+
+
+def test_an_array_beside_a_nifti_is_taken_on_trust_and_said_to_be():
+    array, scan = volume(4, 4, 4), volume(4, 4, 4, affine=np.eye(4))
+    assert brought(array, scan, resample=False) == (array.values, BY_INDEX)
+    assert brought(scan, array, resample=False) == (scan.values, BY_INDEX)
+    assert brought(array, volume(4, 4, 4), resample=False) == (array.values, "")
+
+
+def test_an_error_tells_axes_that_run_the_other_way():
+    mask, like = volume(4, 4, 4, affine=np.diag([-1.0, 1, 1, 1])), volume(4, 4, 4, affine=np.eye(4))
+    with pytest.raises(InputError, match=r"axes RAS\), got .* axes LAS\)"):
+        brought(mask, like, resample=False)
+
+
+def test_an_error_names_a_file_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.nii.gz").write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"^map m\.nii\.gz: cannot be read"):
+        read_volume("m.nii.gz", source="map m.nii.gz")

@@ -15,9 +15,11 @@ from sklearn.metrics import average_precision_score
 from medsal.bundle.exits import CasesFailedError
 from medsal.errors import NothingToDoError, UsageError
 from medsal.evaluation.layers import SIGNED
-from medsal.scoring import Evaluation, Settings, folder_cases, read_scores
+from medsal.scoring import Evaluation, Settings, folder_cases, read_scores, verify
 from medsal.scoring import scorer as scorer_module
 from medsal.scoring.cases import Cases
+from medsal.scoring.record import read_record
+from medsal.scoring.table import ADVERSARIES
 
 QUICK = {"shifts": 9, "resamples": 50, "metrics": ["average_precision", "pointing_game"]}
 
@@ -315,3 +317,59 @@ def test_colour_maps_are_a_failed_case_with_its_reason(real_data, tmp_path):
     (tmp_path / "t.csv").write_text(f"case,map,mask\nskin,{overlay},{overlay}\n")
     with pytest.raises(CasesFailedError, match=r"colour picture \(mode RGB\) shows relevance"):
         Evaluation(folder_cases(table=Path(tmp_path / "t.csv")), Settings(), tmp_path / "out").run()
+
+
+def test_what_adversaries_are_said_to_get_is_verified(study):
+    evaluate(study, adversaries=True).run()
+    out = study / "out"
+    assert verify(out) == []
+    assert ADVERSARIES in read_record(out)["files"]
+    told = (out / ADVERSARIES).read_text()
+    assert "no better than chance" in told
+    (out / ADVERSARIES).write_text(told.replace("no better than chance", "beats chance and every baseline", 1))
+    digest, cell = verify(out)
+    assert digest.startswith("adversaries.csv, sha256")
+    assert cell.startswith("adversaries.csv, row")
+    assert "recomputed no better than chance" in cell
+    (out / ADVERSARIES).unlink()
+    assert any(line.startswith("adversaries.csv") for line in verify(out))
+
+
+def test_an_evaluation_leaves_nothing_of_an_earlier_one_beside_it(study):
+    evaluate(study, adversaries=True).run()
+    out = study / "out"
+    (out / "figures" / "mine.png").write_bytes(b"")
+    evaluate(study, metrics=["average_precision"]).run()
+    assert not (out / ADVERSARIES).exists()
+    left = {path.name for path in (out / "figures").iterdir()}
+    assert left == {"average_precision.png", "average_precision_differences.png", "mine.png"}
+    assert verify(out) == []
+
+
+def test_upright_and_lying_films_share_one_prior(study):
+    for kind in ("mask", "good", "noise"):
+        path = study / f"{kind}_c2.npy"
+        np.save(path, np.load(path).T)
+    items = [prior_items()[0], prior_items()[1] | {"mask": torch.ones(1, 24, 20)}]
+    with pytest.raises(UsageError, match="--resample true"):
+        evaluate(study, prior=items, baselines=["mean training mask"])
+    evaluate(study, prior=items, baselines=["mean training mask"], resample=True).run()
+    table = scores(study)
+    found = table[(table["method"] == "mean training mask") & (table["metric"] == "average_precision")]
+    assert len(found) == 6
+    assert found["value"].notna().all()
+
+
+def test_rows_of_an_earlier_run_that_were_changed_are_made_again(study):
+    run = evaluate(study)
+    run.run()
+    path = study / "out" / "scores" / "c1.json"
+    wanted = path.read_text()
+    for change in (lambda rows: rows.clear(), lambda rows: rows[0].update(value=0.99)):
+        record = json.loads(wanted)
+        change(record["rows"])
+        path.write_text(json.dumps(record))
+        again = evaluate(study)
+        again.run()
+        assert again.skipped == 5
+        assert json.loads(path.read_text())["rows"] == json.loads(wanted)["rows"]

@@ -14,8 +14,11 @@ from medsal.evaluation.ceiling import bounding_boxes, box_geometry_ceiling, elli
 from medsal.evaluation.chance_hits import layer_hit_chance
 from medsal.evaluation.layers import GRADED, SIGNED, layer_coverage
 from medsal.evaluation.regions import region_scores
+from medsal.evaluation.verdict import BEST, CHANCE
 from medsal.scoring.score import ScoredCase, score_case
 from medsal.scoring.settings import Settings
+from medsal.scoring.summary import summarise
+from medsal.scoring.table import as_table
 
 SPACE = (24, 30)
 CODES = torch.tensor([255, 128, 64, 32, 0, 0]).repeat_interleave(4)[None, :, None].expand(1, *SPACE)
@@ -180,3 +183,18 @@ def test_several_layers_can_be_covered_as_one():
     wanted = [layer_coverage(noise()[None], CODES[None], part=part, codes=(255, 128)) for part in ("mean", "weighted")]
     assert [row["value"] for row in rows.values()] == [one.item() for one in wanted]
     assert rows["ours", "layer_coverage", "weighted"]["ceiling"] == 0.75
+
+
+def test_less_relevance_in_the_background_is_better():
+    settings, rows = Settings({"layer_coverage": {"part": ["mean", "background"]}}, baselines=(), resamples=50), []
+    for i in range(5):
+        inside = (CODES != 0).float() + 0.1 * noise(seed=i)
+        maps = {"inside": inside, "outside": inside.amax() - inside}
+        rows += score_case(ScoredCase(f"c{i}", f"p{i}", maps, layers=CODES), settings)
+    found = summarise(as_table(rows), settings)
+    ends = found.methods.drop_duplicates("part").set_index("part")["better"].to_dict()
+    assert ends == {"255": "higher", "background": "lower"}
+    judged = found.verdicts[found.verdicts["part"] == "background"].set_index("method")["verdict"].to_dict()
+    assert judged == {"inside": BEST, "outside": CHANCE}
+    gap = found.methods.query("part == 'background' and method == 'inside'")["gap_closed"].item()
+    assert 0 < gap < 1

@@ -248,3 +248,42 @@ def test_the_mask_is_brought_to_the_map_and_the_map_never_to_the_mask(study):
     assert torch.equal(reader.mask(), wanted)
     assert torch.equal(reader.map("gradcam"), relevance)
     assert reader.resampled == {"mask": "nearest, stretched"}
+
+
+def test_masks_and_boxes_of_one_case_are_refused(study):
+    maps, truth = patterns(study)
+    boxes = table(study / "boxes.csv", "case,x_min,y_min,x_max,y_max", "a1,1,1,3,3")
+    with pytest.raises(UsageError, match="masks or boxes, got both"):
+        folder_cases(maps, truth | {"boxes": str(boxes)})
+    both = table(study / "t.csv", "case,map,mask,boxes", "a1,m.png,m.png,boxes.csv")
+    with pytest.raises(UsageError, match="case 'a1': wanted a mask or boxes, got both"):
+        folder_cases(table=both)
+
+
+def test_names_of_masks_that_the_maps_tell_are_read_in_one_way(tmp_path):
+    for patient in ("p_1", "p_2"):
+        png(tmp_path / f"maps/{patient}/c_1{patient[-1]}.png", np.eye(4))
+        png(tmp_path / f"masks/{patient}_c_1{patient[-1]}.png", np.eye(4) * 255)
+    found = folder_cases(
+        f"{tmp_path}/maps/{{patient}}/{{case}}.png", {"mask": f"{tmp_path}/masks/{{patient}}_{{case}}.png"}
+    )
+    assert [files.truth["mask"].name for files in found.found] == ["p_1_c_11.png", "p_2_c_12.png"]
+
+
+def test_a_mask_of_a_patient_without_maps_is_named(tmp_path):
+    png(tmp_path / "maps/p1/c1.png", np.eye(4))
+    for patient in ("p1", "p2"):
+        png(tmp_path / f"masks/{patient}.png", np.eye(4) * 255)
+    found = folder_cases(f"{tmp_path}/maps/{{patient}}/{{case}}.png", {"mask": f"{tmp_path}/masks/{{patient}}.png"})
+    assert found.excluded == {"p2": "has mask, but no map"}
+
+
+@pytest.mark.parametrize(("most", "refused"), [(250, True), (128, True), (3, False)])
+def test_a_picture_of_greys_is_no_mask_whatever_its_highest_grey(study, most, refused):
+    png(study / "masks/a1_mask.png", np.where(np.eye(6, 8) > 0, most, np.arange(8)[None] % 2 * (most // 3)))
+    reader = CaseReader(folder_cases(*patterns(study)).found[0])
+    if refused:
+        with pytest.raises(InputError, match="got greys between"):
+            reader.mask()
+    else:
+        assert reader.mask().any()
