@@ -123,7 +123,8 @@ def one_by_one(series: Series) -> list[Series]:
         series: from `medsal.dicom.scan_folder`.
 
     Returns:
-        It, or one series for each of its films (results of medsal stay together); other files under the same UID stay together, to be refused.
+        It, or one series for each of its films. Results of medsal stay together, and so do other files under one UID,
+        to be refused.
     """
     alone = len(series.files) < 2 or any(is_own(one.header) for one in series.files)
     if alone or any(one.text("SOPClassUID") not in FILMS for one in series.files):

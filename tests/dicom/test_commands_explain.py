@@ -444,3 +444,34 @@ def test_a_dicomdir_is_taken(bundle, tmp_path):
     files._stage["t"].cleanup()
     assert run(tmp_path / "disc/DICOMDIR", tmp_path / "out", "--bundle", bundle) == 0
     assert ends(tmp_path / "out")[0]["counts"]["done"] == 1
+
+
+def test_the_shipped_bundle_of_films_says_of_dicom_what_it_says_of_png(tmp_path):
+    from medsal.data import LoadFilm, write_planted_films
+    from medsal.data.films import picture
+
+    made = write_planted_films(tmp_path / "png", finding="pneumothorax", cases=4, seed=100000, size=128)
+    pictures = sorted((made if made.is_dir() else made.parent).glob("images/*.png"))
+    bundle = REPOSITORY / "bundles/cxr_pneumothorax"
+    model = load_model(bundle, methods=["gradcam"], device="cpu")
+    wanted = {}
+    for number, path in enumerate(pictures):
+        levels = np.rint(picture(path) * 4095).astype(int)
+        uid = f"1.2.9.{number}"
+        kind = "MONOCHROME1" if number % 2 else "MONOCHROME2"
+        one = film(
+            4095 - levels if number % 2 else levels,
+            PhotometricInterpretation=kind,
+            StudyInstanceUID=uid,
+            SeriesInstanceUID=f"{uid}.1",
+            SOPInstanceUID=f"{uid}.1.1",
+        )
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+        (series,) = find(save(one, tmp_path / f"in/{number}.dcm")).series
+        ours = model.prepared(model.loader.read(series)).numpy()
+        np.testing.assert_allclose(ours, model.prepared(LoadFilm()(path)).numpy(), atol=1e-3)
+        wanted[unit_name(series)] = model.explain(LoadFilm()(path)).findings.prediction
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out, "--bundle", bundle) == 0
+    assert {end["series"]: end["prediction"] for end in ends(out)[1].values()} == wanted
+    assert set(wanted.values()) == {"pneumothorax", "no pneumothorax"}
