@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from medsal._version import __version__
+from medsal.dicom.command_line import add_commands
 from medsal.errors import MedsalError
 
 MISMATCH = 6
@@ -21,16 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those behind ``medsal``; of the process if not given.
 
     Returns:
-        The exit code: 0, 2 usage, 6 mismatch; 1 for any other error of medsal.
+        The exit code: 0, 2 usage, 6 mismatch; 1 for any other error of medsal; ``medsal dicom`` has more.
     """
     asked = _parser().parse_args(arguments)
     from medsal.bundle.exits import exit_code, reason
 
     try:
-        return _verify(asked.folder)
+        code: int = asked.run(asked)
     except MedsalError as error:
         sys.stderr.write(f"medsal: error: {reason(error)}\n")
         return exit_code(error)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,12 +45,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Exit code 0: all numbers follow from the scores; 6: some do not; 2: no evaluation there.",
     )
     verify.add_argument("folder", help="of an evaluation, with evaluation.json")
+    verify.set_defaults(run=_verify)
+    add_commands(commands)
     return parser
 
 
-def _verify(folder: str) -> int:
+def _verify(asked: argparse.Namespace) -> int:
     from medsal.scoring.verification import examine
 
+    folder = asked.folder
     found = examine(folder)
     for line in found.checked:
         sys.stdout.write(f"checked {line}\n")

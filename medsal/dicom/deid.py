@@ -53,10 +53,7 @@ def deidentify(source: str | Path | Opened, folder: str | Path, key: bytes, *, l
     if len(key) < 16:
         raise UsageError(f"deidentify: wanted a key of at least 16 bytes, got {len(key)}")
     opened = source if isinstance(source, Opened) else open_file(source, limits)
-    if opened.text("BurnedInAnnotation").upper() == "YES":
-        raise Refusal(Reason.BURNED_IN)
-    if opened.text("SOPClassUID").startswith(_SHOWS_TEXT):
-        raise Refusal(Reason.BURNED_IN, "secondary capture or ultrasound")
+    refuse_shown(opened)
     dataset = pydicom.dcmread(opened.path)
     dataset.decode()
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -66,6 +63,21 @@ def deidentify(source: str | Path | Opened, folder: str | Path, key: bytes, *, l
         dataset.save_as(file, enforce_file_format=True)
 
     return write_file(Path(folder) / f"{pseudonym(dataset.SOPInstanceUID, 'image')}.dcm", content)
+
+
+def refuse_shown(opened: Opened) -> None:
+    """Refuse an image whose pixels may show who the patient is.
+
+    Args:
+        opened: its header.
+
+    Raises:
+        Refusal: ``burned_in``.
+    """
+    if opened.text("BurnedInAnnotation").upper() == "YES":
+        raise Refusal(Reason.BURNED_IN)
+    if opened.text("SOPClassUID").startswith(_SHOWS_TEXT):
+        raise Refusal(Reason.BURNED_IN, "secondary capture or ultrasound")
 
 
 def remove_identity(dataset: FileDataset, key: bytes) -> None:

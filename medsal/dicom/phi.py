@@ -133,6 +133,10 @@ class PhiFilter(logging.Filter):
             for keyword in _IDENTIFYING:
                 self._known.update(_spellings(dataset.get(keyword)))
 
+    def forget(self) -> None:
+        """Forget who was learnt, before the next patient: it takes time to look for many."""
+        self._known.clear()
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Clean a record.
 
@@ -171,6 +175,10 @@ class PhiFilter(logging.Filter):
             text = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", REMOVED, text, flags=re.IGNORECASE)
         text = _NAME.sub(REMOVED, text)
         return _UID.sub(lambda found: pseudonym(found[0], "uid"), text)
+
+
+CLEANER = PhiFilter()
+"""Of the logs of medsal's own commands; it knows whose series they are working on."""
 
 
 def _spellings(value: Any) -> set[str]:
