@@ -12,7 +12,7 @@ from torch import nn
 from medsal.errors import UsageError
 
 SMALL = ("densenet_small", "resnet_small", "bottleneck_small")
-"""Networks of 30 000 to 100 000 weights for the embedded sets: MONAI's, with few layers and channels."""
+"""Networks of 30 000 to 130 000 weights for the embedded sets: MONAI's, with few layers and channels."""
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 
