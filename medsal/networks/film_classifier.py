@@ -1,4 +1,4 @@
-"""Classifiers of pictures by name: torchvision's architectures with a head of one's own, and three small ones."""
+"""Classifiers of pictures by name: torchvision's architectures with a head of one's own, and two small ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from medsal.errors import UsageError
 
-SMALL = ("densenet_small", "resnet_small", "bottleneck_small")
-"""Networks of 30 000 to 130 000 weights for the embedded sets: MONAI's, with few layers and channels."""
+SMALL = ("densenet_small", "resnet_small")
+"""Networks of 30 000 and 80 000 weights for the embedded sets: MONAI's, with few layers and channels."""
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 
@@ -68,9 +68,8 @@ def _small(architecture: str, num_classes: int, in_channels: int) -> nn.Module:
             2, in_channels, num_classes, init_features=16, growth_rate=8, block_config=(2, 2, 2, 2), bn_size=2
         )
         return dense
-    block = "bottleneck" if architecture == "bottleneck_small" else "basic"
     residual: nn.Module = ResNet(
-        block, [1, 1, 1, 1], [8, 16, 32, 64], spatial_dims=2, n_input_channels=in_channels, num_classes=num_classes,
+        "basic", [1, 1, 1, 1], [8, 16, 32, 64], spatial_dims=2, n_input_channels=in_channels, num_classes=num_classes,
         conv1_t_size=7, conv1_t_stride=2,
     )  # fmt: skip
     return residual
