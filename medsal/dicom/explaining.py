@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medsal._version import __version__
-from medsal.bundle.exits import ALL_FAILED, DONE, INTERRUPTED, NOTHING, SOME_FAILED, root_cause
+from medsal.bundle.exits import ALL_FAILED, DONE, NOTHING, SOME_FAILED, exit_code, root_cause
 from medsal.dicom.grid import NativeGrid
 from medsal.dicom.model import Model
 from medsal.dicom.phi import CLEANER, pseudonym, quiet
@@ -22,7 +22,7 @@ from medsal.dicom.results_folder import DiskError, ResultsFolder
 from medsal.dicom.save import results, save_results
 from medsal.dicom.scan import Series
 from medsal.dicom.select import Selection
-from medsal.dicom.sources import open_study
+from medsal.dicom.sources import SERIES_NUMBERS, open_study
 from medsal.dicom.units import Found, Shard, begin, counts, unit_name
 from medsal.errors import MedsalError, UsageError
 from medsal.files import json_bytes, write_file
@@ -102,6 +102,9 @@ class Job:
         chosen: what the rules took.
         kinds: of DICOM results; the usual ones if None.
         shard: the part of the studies that ``found`` holds.
+
+    Raises:
+        UsageError: an unknown kind, or the folder cannot be made.
     """
 
     def __init__(
@@ -114,10 +117,13 @@ class Job:
         kinds: Sequence[str] | None = None,
         shard: Shard | None = None,
     ) -> None:
+        unknown = sorted(set(kinds or ()) - set(SERIES_NUMBERS))
+        if unknown:
+            raise UsageError(f"kinds: wanted of {', '.join(SERIES_NUMBERS)}, got {', '.join(unknown)}")
         self.model, self.found, self.kinds, self.shard = model, found, kinds, shard or Shard()
         self.folder = ResultsFolder(folder)
         self.work, self.ends = plan(found, chosen)
-        self.interrupted = False
+        self.stopped: BaseException | None = None
         self._began = time.time()
         self._written = 0.0
 
@@ -134,7 +140,7 @@ class Job:
             The exit code.
 
         Raises:
-            KeyboardInterrupt: the run was stopped; the record says so.
+            BaseException: whatever stopped the run, such as an interrupt; the record says so.
         """
         from medsal.bundle.running import terminable
 
@@ -143,8 +149,8 @@ class Job:
                 with terminable():
                     self._write()
                     self._all()
-            except KeyboardInterrupt:
-                self.interrupted = True
+            except BaseException as error:
+                self.stopped = error
                 raise
             finally:
                 self._write()
@@ -216,9 +222,9 @@ class Job:
 
     @property
     def exit_code(self) -> int:
-        """130 interrupted, 3 nothing selected, 5 none of the selected done, 4 some not, 0 all."""
-        if self.interrupted:
-            return INTERRUPTED
+        """That of what stopped the run (130 interrupted); 3 nothing selected, 5 none of it done, 4 some not, 0 all."""
+        if self.stopped is not None:
+            return exit_code(self.stopped)
         done = [self.ends[unit_name(one)].status == "done" for one in self.work]
         if not done:
             return NOTHING
@@ -239,7 +245,7 @@ class Job:
             "began": datetime.datetime.fromtimestamp(self._began, datetime.UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self._began, 3),
             "exit_code": self.exit_code,
-            "interrupted": self.interrupted,
+            "interrupted": isinstance(self.stopped, KeyboardInterrupt),
             "shard": str(self.shard),
             "counts": {
                 **{status: sum(end.status == status for end in ends) for status in statuses},

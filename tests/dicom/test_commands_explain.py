@@ -347,9 +347,31 @@ def test_a_full_disk_ends_the_run_at_once_and_keeps_what_is_done(inbox, bundle, 
     assert "No space left" in capsys.readouterr().err
     assert len(list(out.glob("series-*"))) == 1
     assert not [path for path in out.iterdir() if path.name.endswith((".part", ".old"))]
-    assert ends(out)[0]["counts"] | {"done": 1, "pending": 1} == ends(out)[0]["counts"]
+    record, _ = ends(out)
+    assert (record["exit_code"], record["counts"]["done"], record["counts"]["pending"]) == (1, 1, 1)
     monkeypatch.setattr("os.fsync", real)
     assert run(inbox, out, "--bundle", bundle) == 0
+
+
+def test_an_interrupt_is_written_down(inbox, bundle, tmp_path, monkeypatch, capsys):
+    real, seen = type(load_model(bundle, device="cpu")).explain, []
+
+    def explain(self, image):
+        seen.append(image)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGTERM)  # as a scheduler ends a job
+        return real(self, image)
+
+    monkeypatch.setattr("medsal.dicom.model.Model.explain", explain)
+    out = tmp_path / "out"
+    assert run(inbox, out, "--bundle", bundle) == 130
+    record, _ = ends(out)
+    assert (record["interrupted"], record["exit_code"]) == (True, 130)
+    assert (record["counts"]["done"], record["counts"]["pending"]) == (1, 1)
+    assert "1 of 2 selected series done" in capsys.readouterr().err
+    monkeypatch.setattr("medsal.dicom.model.Model.explain", real)
+    assert run(inbox, out, "--bundle", bundle) == 0
+    assert ends(out)[0]["counts"]["finished_before"] == 1
 
 
 def test_kill_9_at_any_time_leaves_whole_results_and_the_next_run_ends_the_work(bundle, tmp_path):
