@@ -192,6 +192,7 @@ class Job:
             end.before = True
             return known
         image = self.model.loader.read(series)
+        image.meta["filename_or_obj"] = end.series  # what errors call it
         said = self.model.explain(image)
         grid = NativeGrid.of(image)
 

@@ -21,8 +21,9 @@ from medsal.dicom import NativeGrid, is_own, map_to_native, read_film, read_seri
 from medsal.dicom.model import load_model, rules_of
 from medsal.dicom.units import find, unit_name
 from medsal.errors import UsageError
-from tests.dicom.builders import AXIAL, CORONAL, MR, film, save, save_all, slices_of
+from tests.dicom.builders import AXIAL, CORONAL, MR, enhanced_of, film, oblique, save, save_all, slices_of
 from tests.dicom.bundles_made import dicom_of, film_bundle, volume_bundle
+from tests.dicom.tools import program
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings(
@@ -453,6 +454,25 @@ def test_the_real_slices_are_explained_or_refused(real_data, bundle, tmp_path):
     assert run(folder, tmp_path / "other", "--bundle", shipped) in {0, 5}
     (end,) = ends(tmp_path / "other")[1].values()
     assert end["status"] == "done" or "network" in end["detail"]
+
+
+def test_an_enhanced_object_and_every_kind_of_result(bundle, tmp_path, capsys):
+    program("dciodvfy", "Debian package dicom3tools")
+    save(enhanced_of(slices_of(14, oblique(), rows=14, columns=16)), tmp_path / "in/one")
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out, "--bundle", bundle, "--kinds", "sc,seg,pm,sr") == 0
+    capsys.readouterr()
+    assert main(["dicom", "check", str(out)]) == 0, capsys.readouterr().out
+    assert "no of 11 files" in capsys.readouterr().out
+
+
+def test_two_films_under_one_uid_in_two_series_are_two(films, tmp_path):
+    for number in (1, 2):
+        save(film(SeriesInstanceUID=f"1.2.{number}", StudyInstanceUID=f"1.2.{number}.1"), tmp_path / f"in/{number}")
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out, "--bundle", films) == 0
+    assert ends(out)[0]["counts"]["done"] == len(list(out.glob("film-*"))) == 2
+    assert len({one.SOPInstanceUID for one in objects(out)}) == 4
 
 
 def test_a_dicomdir_is_taken(bundle, tmp_path):
