@@ -9,23 +9,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medsal._version import __version__
 from medsal.bundle.exits import ALL_FAILED, DONE, NOTHING, SOME_FAILED, exit_code, root_cause
 from medsal.dicom.grid import NativeGrid
-from medsal.dicom.model import Model
+from medsal.dicom.model import Explained, Model
 from medsal.dicom.phi import CLEANER, pseudonym, quiet
 from medsal.dicom.progress import Lines
 from medsal.dicom.reasons import Reason, Refusal
 from medsal.dicom.results_folder import DiskError, ResultsFolder
-from medsal.dicom.save import results, save_results
+from medsal.dicom.save import SERIES_KINDS, results, save_results
 from medsal.dicom.scan import Series
 from medsal.dicom.select import Selection
-from medsal.dicom.sources import SERIES_NUMBERS, open_study
+from medsal.dicom.sources import SERIES_NUMBERS, Study, open_study
 from medsal.dicom.units import Found, Shard, begin, counts, unit_name
 from medsal.errors import MedsalError, UsageError
 from medsal.files import json_bytes, write_file
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+    from pydicom import Dataset
 
 _LOG = logging.getLogger("medsal")
 _EVERY = 5.0
@@ -195,12 +199,13 @@ class Job:
         image.meta["filename_or_obj"] = end.series  # what errors call it
         said = self.model.explain(image)
         grid = NativeGrid.of(image)
+        notes = [*grid.notes, *said.notes]
 
         def write(place: Path) -> list[Path]:
             files: list[Path] = []
-            for method, relevance in said.maps.items():
+            for method in said.maps:
                 study = open_study(grid, said.provenance[method])
-                files += save_results(results(study, image, relevance, said.findings, self.kinds), place)
+                files += save_results(self._objects(study, image, said, notes), place)
             return files
 
         record = {
@@ -211,9 +216,22 @@ class Job:
             "probabilities": said.findings.probabilities,
             "provenance": {method: made.as_dict() for method, made in said.provenance.items()},
             "records": said.records,
-            "notes": [*grid.notes, *said.notes],
+            "notes": notes,  # writing adds to them
         }
         return self.folder.put(end.series, record, write)
+
+    def _objects(self, study: Study, image: MetaTensor, said: Explained, notes: list[str]) -> list[Dataset]:
+        """The results of one method; of a map that is 0 everywhere all but the region, which there is not."""
+        method = study.provenance.method
+        relevance = said.maps[method]
+        try:
+            return results(study, image, relevance, said.findings, self.kinds)
+        except Refusal as refusal:
+            others = [kind for kind in self.kinds or SERIES_KINDS if kind != "seg"]
+            if refusal.reason is not Reason.BLANK_MAP or not others:
+                raise
+        notes.append(f"{method}: the map is 0 everywhere; no region was written")
+        return results(study, image, relevance, said.findings, others)
 
     def _fingerprint(self, series: Series) -> str:
         """Digest of the files, the setup and what is written."""

@@ -216,6 +216,29 @@ def test_a_series_that_fails_stops_no_other(inbox, bundle, tmp_path, monkeypatch
     assert run(inbox, out, "--bundle", bundle) == 0
 
 
+def test_a_blank_map_has_no_region_and_says_so(bundle, tmp_path, monkeypatch):
+    real = type(load_model(bundle, device="cpu")).explain
+
+    def explain(self, image):
+        said = real(self, image)
+        said.maps["gradcam"].zero_()
+        return said
+
+    monkeypatch.setattr("medsal.dicom.model.Model.explain", explain)
+    study(1, slices_of(12), tmp_path / "in")
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out, "--bundle", bundle, methods="gradcam,saliency") == 0
+    (end,) = ends(out)[1].values()
+    notes = json.loads((out / end["series"] / "result.json").read_text())["notes"]
+    assert notes == ["gradcam: the map is 0 everywhere; no region was written"]
+    kinds = [(one.SeriesDescription.split()[1], one.Modality) for one in objects(out)]
+    assert ("saliency", "SEG") in kinds
+    assert ("gradcam", "SR") in kinds
+    assert ("gradcam", "SEG") not in kinds
+    assert run(tmp_path / "in", tmp_path / "other", "--bundle", bundle, "--kinds", "seg") == 5
+    assert ends(tmp_path / "other")[0]["series"][0]["reason"] == "blank_map"
+
+
 def test_pixels_that_cannot_be_read_are_a_refusal(bundle, tmp_path):
     made = slices_of(12)
     made[3].PixelData = made[3].PixelData[:-10]
