@@ -200,7 +200,7 @@ def _native(image: MetaTensor, source: Path) -> MetaTensor:
 
         return _one_channel(LoadVolume(placed=False)(source))
     if _is_film(image):  # as it was read for the network: rows first, from 0 to 1
-        from medsal.data.films import LoadFilm
+        from medsal.data.films.loading import LoadFilm
 
         return _one_channel(LoadFilm(str(image.meta["loader"]).partition(" ")[2])(source))
     from monai.transforms import LoadImage

@@ -22,7 +22,7 @@ class Verdict:
 
     Attributes:
         verdict: ``"not testable"``, ``"no better than chance"``, ``"no better than <baseline>"`` (the first of those
-            not beaten), or ``"beats chance and every baseline"``.
+            not beaten), or ``"beats chance and every baseline"``. What cannot be tested hides none that was not beaten.
         differences: what it was held against (``"chance"`` first) -> mean difference over patients, with its test.
         p_corrected: the same -> p after Holm's correction.
     """
@@ -59,11 +59,11 @@ def judge(
     found |= {name: _difference(scores, other, patients) for name, other in baselines.items()}
     p = dict(zip(found, corrected([outcome.p for outcome in found.values()]).tolist(), strict=True))
     beaten = {name: outcome.estimate > 0 and p[name] < alpha for name, outcome in found.items()}
-    left = [name for name, good in beaten.items() if not good]
-    if any(np.isnan(outcome.p) for outcome in found.values()):
-        verdict = NOT_TESTABLE if beaten["chance"] or np.isnan(found["chance"].p) else CHANCE
-    else:
-        verdict = f"no better than {left[0]}" if left else BEST
+    untested = [name for name, outcome in found.items() if np.isnan(outcome.p)]
+    left = [name for name, good in beaten.items() if not good and name not in untested]
+    verdict = NOT_TESTABLE if untested else BEST
+    if left and "chance" not in untested:
+        verdict = f"no better than {left[0]}"
     return Verdict(verdict, found, p)
 
 

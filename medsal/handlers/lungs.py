@@ -67,7 +67,7 @@ class LungFieldSaver:
         Raises:
             UsageError: if two films have one name.
         """
-        from medsal.data.lungs import lung_doubts, lung_regions
+        from medsal.data.films.lungs import lung_doubts, lung_regions
 
         for batch, output in zip(engine.state.batch, engine.state.output, strict=True):
             case = safe_name(str(batch["case"]))

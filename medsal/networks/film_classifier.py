@@ -1,4 +1,4 @@
-"""Classifiers of pictures by name: torchvision's architectures with a head of one's own, and two small ones."""
+"""Classifiers of pictures by name: torchvision's architectures with a head of one's own, and three small ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from medsal.errors import UsageError
 
-SMALL = ("densenet_small", "resnet_small")
-"""Networks of 30 000 and 80 000 weights for the embedded sets: MONAI's, with few layers and channels."""
+SMALL = ("densenet_small", "resnet_small", "vgg_small")
+"""Networks of 30 000 to 150 000 weights for the embedded sets: two of MONAI with few layers, and a plain one."""
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 
@@ -68,11 +68,26 @@ def _small(architecture: str, num_classes: int, in_channels: int) -> nn.Module:
             2, in_channels, num_classes, init_features=16, growth_rate=8, block_config=(2, 2, 2, 2), bn_size=2
         )
         return dense
+    if architecture == "vgg_small":
+        return _plain(in_channels, num_classes)
     residual: nn.Module = ResNet(
         "basic", [1, 1, 1, 1], [8, 16, 32, 64], spatial_dims=2, n_input_channels=in_channels, num_classes=num_classes,
         conv1_t_size=7, conv1_t_stride=2,
     )  # fmt: skip
     return residual
+
+
+def _plain(in_channels: int, num_classes: int) -> nn.Module:
+    """Convolutions one after the other, halved by pooling, as in VGG; one linear layer after the global mean."""
+    stages, before = [], in_channels
+    for number, width in enumerate((16, 32, 64, 64)):
+        first = nn.Conv2d(before, width, 5 if number == 0 else 3, 2 if number == 0 else 1, "same" if number else 2)
+        second = nn.Conv2d(width, width, 3, padding=1)
+        layers = [first, nn.BatchNorm2d(width), nn.ReLU(), second, nn.BatchNorm2d(width), nn.ReLU()]
+        stages.append(nn.Sequential(*layers, *([nn.MaxPool2d(2)] if number < 3 else [])))
+        before = width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)]
+    return nn.Sequential(*stages, *head)
 
 
 def _torchvision(architecture: str) -> nn.Module:

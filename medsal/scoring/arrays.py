@@ -241,6 +241,28 @@ def stretched(values: Tensor, space: tuple[int, ...], mode: str = "linear") -> T
     return values if tuple(values.shape[1:]) == space else brought_back(values[None], space, mode)[0]
 
 
+def oriented(values: Tensor, affine: Tensor | None, like: Tensor | None) -> Tensor:
+    """Turn and flip a volume until its axes point where those of another do.
+
+    Args:
+        values: ``(1, *space)``.
+        affine: of the volume, (4, 4); None where it is not known.
+        like: of the other.
+
+    Returns:
+        The same values with their axes in another order; as they are where an affine is not known, and of pictures.
+    """
+    import nibabel
+
+    if affine is None or like is None or values.ndim != 4:
+        return values
+    own, wanted = (nibabel.io_orientation(one.double().numpy()) for one in (affine, like))
+    if np.isnan(own).any() or np.isnan(wanted).any():
+        return values
+    turned = nibabel.apply_orientation(values[0].numpy(), nibabel.orientations.ornt_transform(own, wanted))
+    return torch.from_numpy(np.ascontiguousarray(turned))[None]
+
+
 def _place(volume: Volume) -> str:
     """The grid of a volume in words."""
     import nibabel

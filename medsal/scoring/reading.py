@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from medsal.geometry import full_affine
 from medsal.scoring.arrays import Volume, as_bundle_reads, brought, read_volume
 from medsal.scoring.cases import Box, CaseFiles
 
+_LOG = logging.getLogger("medsal")
+LOST = 0.1
+"""More of a mask than this outside of its map is told; less may come of resampling."""
 GREYS = 100
 """Above this the values of a picture of a mask are greys; up to it they may be numbers of findings."""
 
@@ -118,9 +122,15 @@ class CaseReader:
 
         Returns:
             Boolean ``(1, *space)``; None where the case has none.
+
+        Raises:
+            InputError: if it is no mask, or a body is empty.
         """
         path = self.files.truth.get(kind)
-        return None if path is None else self._binary(kind, path)
+        found = None if path is None else self._binary(kind, path)
+        if kind == "body" and found is not None and not found.any():
+            raise InputError(f"body of {self.files.case}: wanted a body that findings can lie in, got an empty one")
+        return found
 
     def labels(self, kind: str) -> Tensor | None:
         """Read layers or regions.
@@ -167,8 +177,26 @@ class CaseReader:
         volume = self._volume(what, path)
         check_mask(volume)
         before = volume.values > 0
-        values = self._on_grid(what, Volume(before.float(), volume.affine, volume.source, volume.picture), "nearest")
-        return values > 0
+        found = self._on_grid(what, Volume(before.float(), volume.affine, volume.source, volume.picture), "nearest") > 0
+        if what == "mask" and before.any():
+            self._check_kept(volume, before, found)
+        return found
+
+    def _check_kept(self, volume: Volume, before: Tensor, found: Tensor) -> None:
+        """Do not take truth that the map does not cover for no truth; say how much of it was cut off."""
+        if not found.any():
+            raise InputError(
+                f"{volume.source}: nothing of the truth is left on the grid of the map: it lies outside, or between "
+                "its voxels, and cannot be judged"
+            )
+        if volume.affine is None or self.like.affine is None:
+            return
+        dims = before.ndim - 1
+        sizes = [affine[:dims, :dims].double().det().abs() for affine in (volume.affine, self.like.affine)]
+        lost = 1 - float(found.sum() * sizes[1] / (before.sum() * sizes[0]))
+        if lost > LOST:
+            _LOG.warning("%s: about %.0f %% of the truth lies outside of the map", self.files.case, 100 * lost)
+            self.resampled["mask"] = f"{self.resampled.get('mask', '')}, about {lost:.0%} outside of the map"
 
     def _boxes(self, boxes: tuple[Box, ...]) -> Tensor:
         """Draw the boxes in the pixels of the image, and bring them to the grid of the maps."""

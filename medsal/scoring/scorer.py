@@ -17,7 +17,7 @@ from medsal.bundle.exits import reason
 from medsal.bundle.fingerprint import digest, file_sha256
 from medsal.errors import InputError
 from medsal.evaluation import METRICS
-from medsal.scoring.arrays import stretched
+from medsal.scoring.arrays import oriented, stretched
 from medsal.scoring.case import ScoredCase
 from medsal.scoring.cases import CaseFiles, Cases
 from medsal.scoring.prior import Prior, training_prior
@@ -77,6 +77,9 @@ class Scorer:
         """The rows of a case, and what was resampled."""
         reader = CaseReader(files, resample=self.cases.resample)
         other = CaseReader(partner, resample=self.cases.resample) if partner else None
+        if other is not None and len(other.space) != len(reader.space):
+            reader.resampled["another patient"] = f"left out: its map has {len(other.space)} axes"
+            other = None
         case = ScoredCase(
             **self._truth(reader),
             case=files.case,
@@ -163,13 +166,16 @@ class Scorer:
 def _others(other: CaseReader, own: CaseReader) -> LazyMaps:
     """Another patient's maps on the grid of a case."""
     names = [name for name in own.files.maps if name in other.files.maps]
-    return LazyMaps(names, lambda name: stretched(other.map(name), own.space))
+    affines = other.like.affine, own.like.affine
+    return LazyMaps(names, lambda name: stretched(oriented(other.map(name), *affines), own.space))
 
 
 def _other_mask(other: CaseReader, own: CaseReader) -> Tensor | None:
     """Another patient's truth on the grid of a case."""
     mask = other.mask()
-    return None if mask is None else stretched(mask.float(), own.space, "nearest") > 0
+    if mask is None:
+        return None
+    return stretched(oriented(mask.float(), other.like.affine, own.like.affine), own.space, "nearest") > 0
 
 
 def _unreadable(files: CaseFiles, *, resample: bool) -> str:

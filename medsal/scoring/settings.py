@@ -107,8 +107,9 @@ class Settings:
                 raise UsageError(f"{name}: wanted a whole number, {least} or more, got {value!r}")
         for name in ("level", "alpha"):
             value = getattr(self, name)
-            if not isinstance(value, float) or not 0 < value < 1:
-                raise UsageError(f"{name}: wanted a number between 0 and 1, got {value!r}")
+            most = {"level": 1, "alpha": 0.5}[name]
+            if not isinstance(value, float) or not 0 < value < most:
+                raise UsageError(f"{name}: wanted a number between 0 and {most}, got {value!r}")
         for name in ("adversaries", "compared"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name}: wanted true or false, got {getattr(self, name)!r}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from medsal.studies.blocks import Block, Blocks, find_blocks
-from medsal.studies.cases import Keys
 from medsal.studies.layers import LayerStudy
-from medsal.studies.loaders import checkpoints, training_prior
 from medsal.studies.planted import PlantedTruth, random_weights
-from medsal.studies.randomisation import Randomiser, State, states
-from medsal.studies.settings import StudySettings
-from medsal.studies.study import Study
+from medsal.studies.trust.blocks import Block, Blocks, find_blocks
+from medsal.studies.trust.cases import Keys
+from medsal.studies.trust.loaders import checkpoints, training_prior
+from medsal.studies.trust.randomisation import Randomiser, State, states
+from medsal.studies.trust.settings import StudySettings
+from medsal.studies.trust.study import Study
 
 __all__ = [
     "Block",

@@ -11,10 +11,10 @@ from monai.transforms import Compose
 from PIL import Image
 
 from medsal.data.cases import CaseDataset
-from medsal.data.film_truth import LoadLayersd, LoadMaskd
-from medsal.data.films import LoadFilmd
-from medsal.data.kermany import class_folder_cases
-from medsal.data.skin import skin_cases
+from medsal.data.films.kermany import class_folder_cases
+from medsal.data.films.loading import LoadFilmd
+from medsal.data.films.skin import skin_cases
+from medsal.data.films.truth import LoadLayersd, LoadMaskd
 from medsal.errors import NothingToDoError, UsageError
 from tests.data.films_made import write_picture
 

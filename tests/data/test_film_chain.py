@@ -13,9 +13,9 @@ from monai.transforms import Compose, RandAffined, RandFlipd, Randomizable
 
 from medsal.bundle.results import case_result
 from medsal.data.cases import CaseDataset, collate_cases
-from medsal.data.film_chain import INTENSITIES, film_transforms
-from medsal.data.films import LoadFilm
-from medsal.data.rle import encode_rle
+from medsal.data.films.chain import INTENSITIES, film_transforms
+from medsal.data.films.loading import LoadFilm
+from medsal.data.films.rle import encode_rle
 from medsal.errors import UsageError
 from medsal.geometry import patient_grid, to_grid
 from tests.data.films_made import write_dicom, write_picture

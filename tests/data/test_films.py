@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from medsal.data.cases import CaseDataset
-from medsal.data.films import FILM_SUFFIXES, LoadFilm, LoadFilmd, find_films
+from medsal.data.films.loading import FILM_SUFFIXES, LoadFilm, LoadFilmd, find_films
 from medsal.errors import InputError, UsageError
 from tests.data.films_made import write_dicom, write_picture
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medsal.data.lungs import LUNG_REGIONS, lung_doubts, lung_field_cases, lung_regions, lung_sides
+from medsal.data.films.lungs import LUNG_REGIONS, lung_doubts, lung_field_cases, lung_regions, lung_sides
 from medsal.errors import InputError, UsageError
 
 

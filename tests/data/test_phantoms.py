@@ -10,8 +10,8 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from medsal.data.grids import HEAD_GRID, TEMPORAL_GRID
-from medsal.data.phantoms import PlantedCase, PlantedImages, planted_case
-from medsal.data.template import SIDES, load_template
+from medsal.data.phantoms.heads import PlantedCase, PlantedImages, planted_case
+from medsal.data.phantoms.template import SIDES, load_template
 
 COARSE = HEAD_GRID.with_spacing((3.0, 3.0, 3.0))
 FINE = TEMPORAL_GRID.grown(8.0).with_spacing((1.0, 1.0, 1.0))

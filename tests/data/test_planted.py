@@ -12,7 +12,7 @@ import pytest
 from monai.data import CacheDataset
 
 from medsal.data.grids import TEMPORAL_GRID
-from medsal.data.planted import ORIENTATIONS, PlantedCrop, head_grid, planted_crops, write_planted_set
+from medsal.data.phantoms.head_set import ORIENTATIONS, PlantedCrop, head_grid, planted_crops, write_planted_set
 from medsal.data.preprocessing import network_mri_transforms
 from medsal.errors import UsageError
 
@@ -103,8 +103,8 @@ def test_the_truth_of_each_lesion_is_beside_it(planted: Path) -> None:
 
 def test_a_crop_is_what_the_network_sees_of_the_whole_head(tmp_path: Path) -> None:
     """One definition, two roads: a 1 mm head on disk through the chain, and the training crop of the same seed."""
-    from medsal.data.phantoms import planted_case
-    from medsal.data.planted import write_nifti
+    from medsal.data.phantoms.head_set import write_nifti
+    from medsal.data.phantoms.heads import planted_case
 
     affine, shape = head_grid(2)
     head = planted_case(1).sample(affine, shape)

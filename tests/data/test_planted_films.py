@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsal.data.planted_films import SPLITS, planted_film_list, write_planted_films
-from medsal.data.rle import encode_rle
-from medsal.data.thorax_findings import FINDINGS
+from medsal.data.films.rle import encode_rle
+from medsal.data.phantoms.film_set import SPLITS, planted_film_list, write_planted_films
+from medsal.data.phantoms.thorax_findings import FINDINGS
 from medsal.errors import UsageError
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from medsal.data.planted_skin import FOLDS, planted_scan_list, write_planted_skin
-from medsal.data.skin_phantom import EVIDENCE, SKIN_CLASSES, planted_scan
+from medsal.data.phantoms.skin_scan import EVIDENCE, SKIN_CLASSES, planted_scan
+from medsal.data.phantoms.skin_set import FOLDS, planted_scan_list, write_planted_skin
 from medsal.errors import UsageError
 
 ILL = (1, 2, 3)

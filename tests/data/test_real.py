@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medsal.data.real import REAL_SIZE, REAL_SPACING, plant, planted_in_real, write_planted_in_real
+from medsal.data.phantoms.real import REAL_SIZE, REAL_SPACING, plant, planted_in_real, write_planted_in_real
 from medsal.errors import InputError, UsageError
 from medsal.transforms import CheckImaged, LoadVolumed, ResampleToGridd
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medsal.data.rle import decode_rle, encode_rle, join_rle, rle_runs
+from medsal.data.films.rle import decode_rle, encode_rle, join_rle, rle_runs
 from medsal.errors import InputError
 
 

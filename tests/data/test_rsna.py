@@ -10,9 +10,9 @@ import torch
 from monai.transforms import Compose
 
 from medsal.data.cases import CaseDataset, collate_cases
-from medsal.data.film_truth import DrawBoxesd
-from medsal.data.films import LoadFilmd
-from medsal.data.rsna import rsna_cases
+from medsal.data.films.loading import LoadFilmd
+from medsal.data.films.rsna import rsna_cases
+from medsal.data.films.truth import DrawBoxesd
 from medsal.errors import UsageError
 from tests.data.films_made import write_dicom, write_picture
 

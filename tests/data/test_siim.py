@@ -11,10 +11,10 @@ import torch
 from monai.transforms import Compose
 
 from medsal.data.cases import CaseDataset, collate_cases
-from medsal.data.film_truth import DrawRled
-from medsal.data.films import LoadFilmd
-from medsal.data.rle import encode_rle
-from medsal.data.siim import siim_cases
+from medsal.data.films.loading import LoadFilmd
+from medsal.data.films.rle import encode_rle
+from medsal.data.films.siim import siim_cases
+from medsal.data.films.truth import DrawRled
 from medsal.errors import UsageError
 from tests.data.films_made import write_dicom, write_picture
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medsal.data.folds import patient_folds, patient_split
-from medsal.data.listing import sound_cases
-from medsal.data.splits import assign_splits, assign_subjects, check_leaks, film_list
+from medsal.data.films.folds import patient_folds, patient_split
+from medsal.data.films.listing import sound_cases
+from medsal.data.films.splits import assign_splits, assign_subjects, check_leaks, film_list
 from medsal.errors import NothingToDoError, UsageError
 from tests.data.films_made import write_dicom
 

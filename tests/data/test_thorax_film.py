@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from medsal.data.thorax import FIELD
-from medsal.data.thorax_film import FilmImages, planted_film
-from medsal.data.thorax_findings import FINDINGS
+from medsal.data.phantoms.thorax import FIELD
+from medsal.data.phantoms.thorax_film import FilmImages, planted_film
+from medsal.data.phantoms.thorax_findings import FINDINGS
 from medsal.errors import UsageError
 
 SEEDS = (1, 3, 5, 7, 9, 11)

@@ -201,3 +201,12 @@ def test_verdicts_by_hand():
     weak = chance + generator.normal(0.025, 0.05, 20)
     alone, among = judge(weak, chance, {}), judge(weak, chance, dict.fromkeys(many, weak))
     assert alone.p_corrected["chance"] < among.p_corrected["chance"]
+
+
+def test_a_baseline_that_cannot_be_tested_hides_no_other_that_was_not_beaten():
+    chance = np.random.default_rng(0).uniform(0.0, 0.1, 20)
+    good, better, once = chance * 1.1 + 0.5, chance * 1.3 + 0.7, np.full(20, np.nan)
+    once[0] = 0.1
+    assert judge(good, chance, {"once": once}).verdict == NOT_TESTABLE
+    assert judge(good, chance, {"once": once, "prior": better}).verdict == "no better than prior"
+    assert judge(good, np.full(20, np.nan), {"prior": better}).verdict == NOT_TESTABLE

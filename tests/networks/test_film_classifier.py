@@ -21,7 +21,9 @@ def test_inception_gives_one_tensor_when_training_too():
     assert not any(name.startswith("AuxLogits") for name, _ in network.named_parameters())
 
 
-@pytest.mark.parametrize(("architecture", "most"), [("densenet_small", 60_000), ("resnet_small", 120_000)])
+@pytest.mark.parametrize(
+    ("architecture", "most"), [("densenet_small", 60_000), ("resnet_small", 120_000), ("vgg_small", 160_000)]
+)
 def test_the_small_ones_are_small(architecture, most):
     assert sum(p.numel() for p in film_classifier(architecture, in_channels=1).parameters()) < most
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from medsal.errors import InputError
-from medsal.scoring.arrays import BY_INDEX, Volume, as_bundle_reads, brought, read_volume, same_place
+from medsal.scoring.arrays import BY_INDEX, Volume, as_bundle_reads, brought, oriented, read_volume, same_place
 
 RNG = np.random.default_rng(0)
 
@@ -194,3 +194,14 @@ def test_an_error_names_a_file_once(tmp_path, monkeypatch):
     (tmp_path / "m.nii.gz").write_bytes(b"hello")
     with pytest.raises(InputError, match=r"^map m\.nii\.gz: cannot be read"):
         read_volume("m.nii.gz", source="map m.nii.gz")
+
+
+def test_a_volume_stored_another_way_round_is_turned_to_the_axes_of_another():
+    values = torch.arange(24.0).reshape(1, 2, 3, 4)
+    like = torch.eye(4, dtype=torch.float64)
+    stored = nib.Nifti1Image(values[0].numpy(), np.eye(4)).as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(np.eye(4)), nib.orientations.axcodes2ornt("PSL"))
+    )
+    turned = oriented(torch.from_numpy(stored.get_fdata())[None], torch.from_numpy(stored.affine), like)
+    assert torch.equal(turned, values.double())
+    assert oriented(values, None, like) is values

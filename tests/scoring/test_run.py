@@ -373,3 +373,26 @@ def test_rows_of_an_earlier_run_that_were_changed_are_made_again(study):
         again.run()
         assert again.skipped == 5
         assert json.loads(path.read_text())["rows"] == json.loads(wanted)["rows"]
+
+
+def test_pictures_and_volumes_in_one_evaluation_stand_in_for_their_own_kind_only(study):
+    volume = np.random.default_rng(1).random((6, 7, 8))
+    np.save(study / "volume.npy", volume[None])
+    np.save(study / "mask_v.npy", (volume > 0.9)[None])
+    with (study / "maps.csv").open("a") as table:
+        table.write("v,pv,good,volume.npy,mask_v.npy\n")
+    run = evaluate(study, adversaries=True)
+    run.scorer.partners = dict.fromkeys(run.scorer.partners, "v") | {"v": "c0"}
+    assert run.run().exit_code == 0
+    record = json.loads((study / "out/evaluation.json").read_text())
+    assert record["resampled"]["v"] == {"another patient": "left out: its map has 2 axes"}
+    assert record["resampled"]["c0"] == {"another patient": "left out: its map has 3 axes"}
+
+
+def test_an_empty_body_fails_the_case(study):
+    np.save(study / "body.npy", np.zeros((20, 24), bool))
+    lines = (study / "maps.csv").read_text().splitlines()
+    body = ["body" if "case,p" in line else "body.npy" if line.startswith("c1,") else "" for line in lines]
+    (study / "maps.csv").write_text("".join(f"{line},{end}\n" for line, end in zip(lines, body, strict=True)))
+    with pytest.raises(CasesFailedError, match="body of c1: wanted a body"):
+        evaluate(study).run()

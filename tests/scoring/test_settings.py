@@ -93,7 +93,7 @@ def test_lists_of_values_are_rows_of_their_own_and_sides_are_a_metrics_own():
         ({"shifts": 0}, "shifts: wanted a whole number, 1 or more, got 0"),
         ({"resamples": True}, "resamples: wanted a whole number"),
         ({"level": 95}, "level: wanted a number between 0 and 1, got 95"),
-        ({"alpha": 1.0}, "alpha: wanted a number between 0 and 1"),
+        ({"alpha": 1.0}, "alpha: wanted a number between 0 and 0.5"),
         ({"adversaries": "yes"}, "adversaries: wanted true or false, got 'yes'"),
         ({"metric": ["iou"]}, "settings: unknown 'metric'. Did you mean metrics?"),
     ],

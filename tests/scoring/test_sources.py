@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -287,3 +288,38 @@ def test_a_picture_of_greys_is_no_mask_whatever_its_highest_grey(study, most, re
             reader.mask()
     else:
         assert reader.mask().any()
+
+
+def scan(path, array, affine):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(array, np.float32), affine), path)
+
+
+def far_and_near(tmp_path, shift):
+    """A map of 8 mm, and a mask of 4 mm from 2 mm on, moved along the first axis."""
+    scan(tmp_path / "maps/a.nii.gz", RNG.random((8, 8, 8)), np.eye(4))
+    mask = np.zeros((8, 8, 8))
+    mask[2:6, 2:6, 2:6] = 1
+    moved = np.eye(4)
+    moved[0, 3] = shift
+    scan(tmp_path / "masks/a.nii.gz", mask, moved)
+    return folder_cases(
+        f"{tmp_path}/maps/{{case}}.nii.gz", {"mask": f"{tmp_path}/masks/{{case}}.nii.gz"}, resample=True
+    )
+
+
+def test_truth_outside_of_the_map_is_not_taken_for_no_truth(tmp_path):
+    (one,) = far_and_near(tmp_path, 500.0).found
+    with pytest.raises(InputError, match="nothing of the truth is left on the grid of the map"):
+        CaseReader(one, resample=True).mask()
+
+
+def test_how_much_of_the_truth_the_map_does_not_cover_is_told(tmp_path):
+    (one,) = far_and_near(tmp_path, 4.0).found
+    reader = CaseReader(one, resample=True)
+    assert int(reader.mask().sum()) == 2 * 4 * 4
+    assert reader.resampled["mask"] == "nearest, about 50% outside of the map"
+    (one,) = far_and_near(tmp_path / "near", 1.0).found
+    reader = CaseReader(one, resample=True)
+    assert int(reader.mask().sum()) == 4**3
+    assert reader.resampled["mask"] == "nearest"

@@ -12,7 +12,7 @@ from torchvision import models
 
 from medsal.errors import UsageError
 from medsal.networks import EfficientNetV2
-from medsal.studies.blocks import find_blocks
+from medsal.studies.trust.blocks import find_blocks
 from tests.networks_for_studies import Branched
 
 FLAT, VOLUME = torch.zeros(1, 3, 80, 80), torch.zeros(1, 1, 44, 40, 36)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from medsal.errors import UsageError
-from medsal.studies.blocks import find_blocks
-from medsal.studies.randomisation import ORDERS, WAYS, Randomiser, states
+from medsal.studies.trust.blocks import find_blocks
+from medsal.studies.trust.randomisation import ORDERS, WAYS, Randomiser, states
 from tests.networks_for_studies import Branched, trained
 
 IMAGE = torch.zeros(1, 1, 16, 16)

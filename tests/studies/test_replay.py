@@ -11,10 +11,10 @@ from torch import nn
 from torchvision import models
 
 from medsal import METHODS, explain
-from medsal.studies.blocks import find_blocks
-from medsal.studies.passes import PassCounter
-from medsal.studies.randomisation import Randomiser, states
-from medsal.studies.replay import Replay
+from medsal.studies.trust.blocks import find_blocks
+from medsal.studies.trust.passes import PassCounter
+from medsal.studies.trust.randomisation import Randomiser, states
+from medsal.studies.trust.replay import Replay
 from tests.networks_for_studies import Branched, trained
 
 FAST = {

@@ -15,7 +15,7 @@ from torch import nn
 from medsal.errors import InputError, UsageError
 from medsal.evaluation.baselines import edge_filter, mean_training_mask
 from medsal.studies import Study, StudySettings
-from medsal.studies.trust import ARUN, CHANCE, PRIOR, QUESTIONS, REPEATS, REPRODUCES, WEIGHTS
+from medsal.studies.trust.verdicts import ARUN, CHANCE, PRIOR, QUESTIONS, REPEATS, REPRODUCES, WEIGHTS
 from tests.networks_for_studies import Matched, films
 
 

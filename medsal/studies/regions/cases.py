@@ -122,7 +122,7 @@ def _source(given: Mapping[str, Any], *, foreign: bool) -> Regions:
         raise UsageError(f"cells: wanted 1 or more along each axis, got {cells}")
     lungs, names = given.get("lungs_dir"), names_of_regions(given.get("names"))
     if lungs:
-        from medsal.data.lungs import LUNG_REGIONS
+        from medsal.data.films.lungs import LUNG_REGIONS
 
         names = dict(LUNG_REGIONS)
     return Regions(Path(str(lungs)) if lungs else None, str(given.get("key") or ""), cells, names)

@@ -193,7 +193,7 @@ def detectable_difference(first: int, second: int, *, chance: float = 0.8, alpha
 
     Example:
         >>> round(detectable_difference(20, 20), 2), round(detectable_difference(20, 20, alpha=0.05 / 6), 2)
-        (0.91, 1.14)
+        (0.91, 1.15)
     """
     from scipy import optimize
     from statsmodels.stats.power import TTestIndPower

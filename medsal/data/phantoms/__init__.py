@@ -1,0 +1,1 @@
+"""Images with planted truth, made from seeds: heads, chest films, skin scans."""
