@@ -289,7 +289,7 @@ def test_a_film_folder(films, tmp_path):
     assert all(path.name.startswith("film-") for path in folders)
     assert sorted(one.SeriesNumber for one in objects(folders[0])) == [9001, 9001, 9004, 9004]
     model = load_model(films, methods=["saliency"], device="cpu")
-    from medsal.data.film_chain import FitFilmd
+    from medsal.data.films.chain import FitFilmd
 
     from medsal.data import LoadFilm
 
@@ -514,7 +514,7 @@ def test_a_dicomdir_is_taken(bundle, tmp_path):
 
 def test_the_shipped_bundle_of_films_says_of_dicom_what_it_says_of_png(tmp_path):
     from medsal.data import LoadFilm, write_planted_films
-    from medsal.data.films import picture
+    from medsal.data.films.loading import picture
 
     made = write_planted_films(tmp_path / "png", finding="pneumothorax", cases=4, seed=100000, size=128)
     pictures = sorted((made if made.is_dir() else made.parent).glob("images/*.png"))
