@@ -289,9 +289,8 @@ def test_a_film_folder(films, tmp_path):
     assert all(path.name.startswith("film-") for path in folders)
     assert sorted(one.SeriesNumber for one in objects(folders[0])) == [9001, 9001, 9004, 9004]
     model = load_model(films, methods=["saliency"], device="cpu")
-    from medsal.data.films.chain import FitFilmd
-
     from medsal.data import LoadFilm
+    from medsal.data.films.chain import FitFilmd
 
     for path in (tmp_path / "in/x/film.dcm", tmp_path / "in/inverse.dcm"):
         ours = model.prepared(model.loader.read(find(path).series[0]))
