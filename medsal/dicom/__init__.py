@@ -45,6 +45,10 @@ _HOME = {
     "derived_uid": "uids",
     "is_own": "uids",
     "valid_uid": "uids",
+    "Shard": "units",
+    "find": "units",
+    "Job": "explaining",
+    "load_model": "model",
 }
 
 __all__ = list(_HOME)

@@ -94,7 +94,10 @@ def copy_all(found: Found, folder: str | Path, key: bytes, *, dry_run: bool = Fa
             except Refusal as refusal:
                 refused.append(refusal)
         bad = refused[before:]
-        lines.say(unit_name(series), f"refused: {', '.join(counts(bad))};" if bad else "copied")
+        lines.say(
+            unit_name(series),
+            f"refused: {', '.join(counts(bad))};" if bad else "would be copied" if dry_run else "copied",
+        )
     return Copied(copied, tuple(refused))
 
 

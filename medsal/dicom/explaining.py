@@ -9,23 +9,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medsal._version import __version__
-from medsal.bundle.exits import ALL_FAILED, DONE, INTERRUPTED, NOTHING, SOME_FAILED, root_cause
+from medsal.bundle.exits import ALL_FAILED, DONE, NOTHING, SOME_FAILED, exit_code, root_cause
 from medsal.dicom.grid import NativeGrid
-from medsal.dicom.model import Model
+from medsal.dicom.model import Explained, Model
 from medsal.dicom.phi import CLEANER, pseudonym, quiet
 from medsal.dicom.progress import Lines
 from medsal.dicom.reasons import Reason, Refusal
 from medsal.dicom.results_folder import DiskError, ResultsFolder
-from medsal.dicom.save import results, save_results
+from medsal.dicom.save import SERIES_KINDS, results, save_results
 from medsal.dicom.scan import Series
 from medsal.dicom.select import Selection
-from medsal.dicom.sources import open_study
+from medsal.dicom.sources import SERIES_NUMBERS, Study, open_study
 from medsal.dicom.units import Found, Shard, begin, counts, unit_name
 from medsal.errors import MedsalError, UsageError
 from medsal.files import json_bytes, write_file
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+    from pydicom import Dataset
 
 _LOG = logging.getLogger("medsal")
 _EVERY = 5.0
@@ -102,6 +106,9 @@ class Job:
         chosen: what the rules took.
         kinds: of DICOM results; the usual ones if None.
         shard: the part of the studies that ``found`` holds.
+
+    Raises:
+        UsageError: an unknown kind, or the folder cannot be made.
     """
 
     def __init__(
@@ -114,10 +121,13 @@ class Job:
         kinds: Sequence[str] | None = None,
         shard: Shard | None = None,
     ) -> None:
+        unknown = sorted(set(kinds or ()) - set(SERIES_NUMBERS))
+        if unknown:
+            raise UsageError(f"kinds: wanted of {', '.join(SERIES_NUMBERS)}, got {', '.join(unknown)}")
         self.model, self.found, self.kinds, self.shard = model, found, kinds, shard or Shard()
         self.folder = ResultsFolder(folder)
         self.work, self.ends = plan(found, chosen)
-        self.interrupted = False
+        self.stopped: BaseException | None = None
         self._began = time.time()
         self._written = 0.0
 
@@ -134,7 +144,7 @@ class Job:
             The exit code.
 
         Raises:
-            KeyboardInterrupt: the run was stopped; the record says so.
+            BaseException: whatever stopped the run, such as an interrupt; the record says so.
         """
         from medsal.bundle.running import terminable
 
@@ -143,8 +153,8 @@ class Job:
                 with terminable():
                     self._write()
                     self._all()
-            except KeyboardInterrupt:
-                self.interrupted = True
+            except BaseException as error:
+                self.stopped = error
                 raise
             finally:
                 self._write()
@@ -186,14 +196,16 @@ class Job:
             end.before = True
             return known
         image = self.model.loader.read(series)
+        image.meta["filename_or_obj"] = end.series  # what errors call it
         said = self.model.explain(image)
         grid = NativeGrid.of(image)
+        notes = [*grid.notes, *said.notes]
 
         def write(place: Path) -> list[Path]:
             files: list[Path] = []
-            for method, relevance in said.maps.items():
+            for method in said.maps:
                 study = open_study(grid, said.provenance[method])
-                files += save_results(results(study, image, relevance, said.findings, self.kinds), place)
+                files += save_results(self._objects(study, image, said, notes), place)
             return files
 
         record = {
@@ -204,9 +216,22 @@ class Job:
             "probabilities": said.findings.probabilities,
             "provenance": {method: made.as_dict() for method, made in said.provenance.items()},
             "records": said.records,
-            "notes": [*grid.notes, *said.notes],
+            "notes": notes,  # writing adds to them
         }
         return self.folder.put(end.series, record, write)
+
+    def _objects(self, study: Study, image: MetaTensor, said: Explained, notes: list[str]) -> list[Dataset]:
+        """The results of one method; of a map that is 0 everywhere all but the region, which there is not."""
+        method = study.provenance.method
+        relevance = said.maps[method]
+        try:
+            return results(study, image, relevance, said.findings, self.kinds)
+        except Refusal as refusal:
+            others = [kind for kind in self.kinds or SERIES_KINDS if kind != "seg"]
+            if refusal.reason is not Reason.BLANK_MAP or not others:
+                raise
+        notes.append(f"{method}: the map is 0 everywhere; no region was written")
+        return results(study, image, relevance, said.findings, others)
 
     def _fingerprint(self, series: Series) -> str:
         """Digest of the files, the setup and what is written."""
@@ -216,9 +241,9 @@ class Job:
 
     @property
     def exit_code(self) -> int:
-        """130 interrupted, 3 nothing selected, 5 none of the selected done, 4 some not, 0 all."""
-        if self.interrupted:
-            return INTERRUPTED
+        """That of what stopped the run (130 interrupted); 3 nothing selected, 5 none of it done, 4 some not, 0 all."""
+        if self.stopped is not None:
+            return exit_code(self.stopped)
         done = [self.ends[unit_name(one)].status == "done" for one in self.work]
         if not done:
             return NOTHING
@@ -239,7 +264,7 @@ class Job:
             "began": datetime.datetime.fromtimestamp(self._began, datetime.UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self._began, 3),
             "exit_code": self.exit_code,
-            "interrupted": self.interrupted,
+            "interrupted": isinstance(self.stopped, KeyboardInterrupt),
             "shard": str(self.shard),
             "counts": {
                 **{status: sum(end.status == status for end in ends) for status in statuses},

@@ -54,12 +54,13 @@ def parametric_map(study: Study, relevance: MetaTensor) -> Dataset:
         intercept=0.0,
         quantity_definition=CodedConcept("ATTRIBUTION", SCHEME, "Attribution of a network's score"),
     )
+    exact = highdicom.VOILUTFunctionValues.LINEAR_EXACT  # LINEAR wants a window of 1 or more; maps are often smaller
     result = highdicom.pm.ParametricMap(
         source_images=list(study.headers),
         pixel_array=values,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
-        voi_lut_transformations=[highdicom.VOILUTTransformation(window_center=0.0, window_width=2 * limit)],
+        voi_lut_transformations=[highdicom.VOILUTTransformation(0.0, 2 * limit, voi_lut_function=exact)],
         content_label="ATTRIBUTION",
         content_description="Attribution map, research only",
         transfer_syntax_uid=ExplicitVRLittleEndian,

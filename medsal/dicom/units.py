@@ -156,9 +156,9 @@ def unit_name(series: Series) -> str:
         series: one of `Found`.
 
     Returns:
-        ``film-`` or ``series-`` and a hash.
+        ``film-`` or ``series-`` and a hash; a film under the UID of another, but of another series, has its own.
     """
-    return pseudonym(series.first.uid, "film") if is_film(series) else series.name
+    return pseudonym(f"{series.uid}|{series.first.uid}", "film") if is_film(series) else series.name
 
 
 def begin(series: Series) -> None:

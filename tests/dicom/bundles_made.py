@@ -32,7 +32,7 @@ def film_bundle(root: Path, loader: dict | None = None) -> Path:
         "_target_": "Compose",
         "transforms": [
             loader or {"_target_": "medsal.data.LoadFilmd", "keys": "image"},
-            {"_target_": "medsal.data.film_chain.FitFilmd", "keys": "image", "size": 24},
+            {"_target_": "medsal.data.films.chain.FitFilmd", "keys": "image", "size": 24},
         ],
     }
     metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [24, 24]

@@ -21,8 +21,9 @@ from medsal.dicom import NativeGrid, is_own, map_to_native, read_film, read_seri
 from medsal.dicom.model import load_model, rules_of
 from medsal.dicom.units import find, unit_name
 from medsal.errors import UsageError
-from tests.dicom.builders import AXIAL, CORONAL, MR, film, save, save_all, slices_of
+from tests.dicom.builders import AXIAL, CORONAL, MR, enhanced_of, film, oblique, save, save_all, slices_of
 from tests.dicom.bundles_made import dicom_of, film_bundle, volume_bundle
+from tests.dicom.tools import program
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings(
@@ -215,6 +216,29 @@ def test_a_series_that_fails_stops_no_other(inbox, bundle, tmp_path, monkeypatch
     assert run(inbox, out, "--bundle", bundle) == 0
 
 
+def test_a_blank_map_has_no_region_and_says_so(bundle, tmp_path, monkeypatch):
+    real = type(load_model(bundle, device="cpu")).explain
+
+    def explain(self, image):
+        said = real(self, image)
+        said.maps["gradcam"].zero_()
+        return said
+
+    monkeypatch.setattr("medsal.dicom.model.Model.explain", explain)
+    study(1, slices_of(12), tmp_path / "in")
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out, "--bundle", bundle, methods="gradcam,saliency") == 0
+    (end,) = ends(out)[1].values()
+    notes = json.loads((out / end["series"] / "result.json").read_text())["notes"]
+    assert notes == ["gradcam: the map is 0 everywhere; no region was written"]
+    kinds = [(one.SeriesDescription.split()[1], one.Modality) for one in objects(out)]
+    assert ("saliency", "SEG") in kinds
+    assert ("gradcam", "SR") in kinds
+    assert ("gradcam", "SEG") not in kinds
+    assert run(tmp_path / "in", tmp_path / "other", "--bundle", bundle, "--kinds", "seg") == 5
+    assert ends(tmp_path / "other")[0]["series"][0]["reason"] == "blank_map"
+
+
 def test_pixels_that_cannot_be_read_are_a_refusal(bundle, tmp_path):
     made = slices_of(12)
     made[3].PixelData = made[3].PixelData[:-10]
@@ -265,9 +289,8 @@ def test_a_film_folder(films, tmp_path):
     assert all(path.name.startswith("film-") for path in folders)
     assert sorted(one.SeriesNumber for one in objects(folders[0])) == [9001, 9001, 9004, 9004]
     model = load_model(films, methods=["saliency"], device="cpu")
-    from medsal.data.film_chain import FitFilmd
-
     from medsal.data import LoadFilm
+    from medsal.data.films.chain import FitFilmd
 
     for path in (tmp_path / "in/x/film.dcm", tmp_path / "in/inverse.dcm"):
         ours = model.prepared(model.loader.read(find(path).series[0]))
@@ -348,9 +371,31 @@ def test_a_full_disk_ends_the_run_at_once_and_keeps_what_is_done(inbox, bundle, 
     assert "No space left" in capsys.readouterr().err
     assert len(list(out.glob("series-*"))) == 1
     assert not [path for path in out.iterdir() if path.name.endswith((".part", ".old"))]
-    assert ends(out)[0]["counts"] | {"done": 1, "pending": 1} == ends(out)[0]["counts"]
+    record, _ = ends(out)
+    assert (record["exit_code"], record["counts"]["done"], record["counts"]["pending"]) == (1, 1, 1)
     monkeypatch.setattr("os.fsync", real)
     assert run(inbox, out, "--bundle", bundle) == 0
+
+
+def test_an_interrupt_is_written_down(inbox, bundle, tmp_path, monkeypatch, capsys):
+    real, seen = type(load_model(bundle, device="cpu")).explain, []
+
+    def explain(self, image):
+        seen.append(image)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGTERM)  # as a scheduler ends a job
+        return real(self, image)
+
+    monkeypatch.setattr("medsal.dicom.model.Model.explain", explain)
+    out = tmp_path / "out"
+    assert run(inbox, out, "--bundle", bundle) == 130
+    record, _ = ends(out)
+    assert (record["interrupted"], record["exit_code"]) == (True, 130)
+    assert (record["counts"]["done"], record["counts"]["pending"]) == (1, 1)
+    assert "1 of 2 selected series done" in capsys.readouterr().err
+    monkeypatch.setattr("medsal.dicom.model.Model.explain", real)
+    assert run(inbox, out, "--bundle", bundle) == 0
+    assert ends(out)[0]["counts"]["finished_before"] == 1
 
 
 def test_kill_9_at_any_time_leaves_whole_results_and_the_next_run_ends_the_work(bundle, tmp_path):
@@ -434,6 +479,25 @@ def test_the_real_slices_are_explained_or_refused(real_data, bundle, tmp_path):
     assert end["status"] == "done" or "network" in end["detail"]
 
 
+def test_an_enhanced_object_and_every_kind_of_result(bundle, tmp_path, capsys):
+    program("dciodvfy", "Debian package dicom3tools")
+    save(enhanced_of(slices_of(14, oblique(), rows=14, columns=16)), tmp_path / "in/one")
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out, "--bundle", bundle, "--kinds", "sc,seg,pm,sr") == 0
+    capsys.readouterr()
+    assert main(["dicom", "check", str(out)]) == 0, capsys.readouterr().out
+    assert "no of 11 files" in capsys.readouterr().out
+
+
+def test_two_films_under_one_uid_in_two_series_are_two(films, tmp_path):
+    for number in (1, 2):
+        save(film(SeriesInstanceUID=f"1.2.{number}", StudyInstanceUID=f"1.2.{number}.1"), tmp_path / f"in/{number}")
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out, "--bundle", films) == 0
+    assert ends(out)[0]["counts"]["done"] == len(list(out.glob("film-*"))) == 2
+    assert len({one.SOPInstanceUID for one in objects(out)}) == 4
+
+
 def test_a_dicomdir_is_taken(bundle, tmp_path):
     from pydicom.fileset import FileSet
 
@@ -449,7 +513,7 @@ def test_a_dicomdir_is_taken(bundle, tmp_path):
 
 def test_the_shipped_bundle_of_films_says_of_dicom_what_it_says_of_png(tmp_path):
     from medsal.data import LoadFilm, write_planted_films
-    from medsal.data.films import picture
+    from medsal.data.films.loading import picture
 
     made = write_planted_films(tmp_path / "png", finding="pneumothorax", cases=4, seed=100000, size=128)
     pictures = sorted((made if made.is_dir() else made.parent).glob("images/*.png"))
