@@ -49,7 +49,7 @@ def asked_methods(methods: MethodsLike, preset: str | None = None) -> list[str] 
     """What a config asks for: the methods of a preset, where it names one, else its own.
 
     Args:
-        methods: as ``method_names`` takes them.
+        methods: as ``method_names`` takes them, or the name of a preset.
         preset: name of a preset; None, ``""`` or ``"null"`` is none.
 
     Returns:
@@ -58,6 +58,8 @@ def asked_methods(methods: MethodsLike, preset: str | None = None) -> list[str] 
     Raises:
         UsageError: if a method or the preset does not exist, or a method of the preset is not there.
     """
+    if isinstance(methods, str) and methods in PRESETS:
+        preset = methods if preset in {None, "", "null"} else preset
     if preset is not None and preset not in {"", "null"}:
         if preset not in PRESETS:
             raise UsageError(f"preset: wanted one of {', '.join(PRESETS)}, got {preset!r}")

@@ -174,7 +174,7 @@ def _labels(config: Mapping[str, Any]) -> list[str]:
     from medsal.attribution.presets import PRESETS
 
     preset, methods = str(config.get("preset")), config.get("methods")
-    named: Any = PRESETS.get(preset, methods)
+    named: Any = PRESETS.get(preset, PRESETS.get(methods, methods) if isinstance(methods, str) else methods)
     return [str(label) for label in named] if isinstance(named, Mapping) else []
 
 

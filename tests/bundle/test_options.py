@@ -235,3 +235,12 @@ def test_presets_and_named_maps_are_checked(config: dict[str, Any], given: dict[
 )
 def test_presets_named_maps_and_precision_are_taken(config: dict[str, Any], given: dict[str, Any]) -> None:
     check_options(config, given)
+
+
+@pytest.mark.parametrize(("methods", "preset"), [("sumer2023", None), ("sumer2023", ""), (["saliency"], "sumer2023")])
+def test_the_name_of_a_preset_may_stand_for_its_methods(methods, preset):
+    from medsal.attribution.presets import PRESETS
+    from medsal.bundle.asked import asked_methods
+
+    assert asked_methods(methods, preset) == asked_methods([], "sumer2023")
+    assert list(asked_methods(methods, preset)) == list(PRESETS["sumer2023"])
