@@ -263,9 +263,10 @@ def reader_correlation(
         reason = f"wanted 3 patients or more, got {n}" if n < 3 else "all patients have the same value"
         return Outcome(name, n, NAN, left_out=unit.left_out, reason=reason)
     found = stats.spearmanr(unit.values[:, 0], unit.values[:, 1])
-    generator = np.random.default_rng(seed)
-    drawn = (unit.values[generator.integers(0, n, n)] for _ in range(resamples))
-    again = [stats.spearmanr(*values.T).statistic for values in drawn if min(np.ptp(values, axis=0)) > 0]
+    drawn = unit.values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
+    drawn = drawn[np.ptp(drawn, axis=1).min(axis=1) > 0]  # of one value there is no correlation
+    ranks = stats.rankdata(drawn, axis=1) - (n + 1) / 2
+    again = (ranks[..., 0] * ranks[..., 1]).sum(1) / np.sqrt((ranks**2).sum(1).prod(1))
     low, high = np.quantile(again, [0.025, 0.975])
     return Outcome(
         name, n, float(found.statistic), float(low), float(high), float(found.pvalue), float(found.statistic),

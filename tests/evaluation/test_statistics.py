@@ -368,3 +368,13 @@ def test_unknown_ways_are_refused():
         bootstrap_mean(FIRST, PATIENTS, method="basic")
     with pytest.raises(UsageError, match="one of suemer2023, patients, mixed, got 'x'"):
         region_tests({"a": FIRST}, ["a"] * 90, preset="x")
+
+
+def test_the_interval_of_a_correlation_with_readers_is_that_of_scipys_over_the_same_draws():
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=12)
+    readers = np.round(scores + rng.normal(size=12))  # ties
+    found = reader_correlation(scores, readers, resamples=200, seed=5)
+    places = np.random.default_rng(5).integers(0, 12, (200, 12))
+    again = [stats.spearmanr(scores[at], readers[at]).statistic for at in places if np.ptp(readers[at]) > 0]
+    assert [found.low, found.high] == pytest.approx(np.quantile(again, [0.025, 0.975]), abs=1e-12)
