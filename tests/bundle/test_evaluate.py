@@ -181,9 +181,9 @@ def test_another_tools_maps_are_scored_without_a_bundle(
     assert means["noise"] < 0.2
     assert verify("out/evaluation") == []
     moved = nib.load("masks/sub-01_T1w.nii.gz")
-    nib.save(
-        nib.Nifti1Image(np.asarray(moved.dataobj), moved.affine @ np.diag([-1, 1, 1, 1])), "masks/sub-01_T1w.nii.gz"
-    )
+    mirrored = np.diag([-1.0, 1, 1, 1])  # the first axis the other way round, in the same place
+    mirrored[0, 3] = moved.shape[0] - 1
+    nib.save(nib.Nifti1Image(np.asarray(moved.dataobj), moved.affine @ mirrored), "masks/sub-01_T1w.nii.gz")
     with pytest.raises(RuntimeError) as caught:
         run(config, **QUICK, **options)
     assert "wanted the grid of the map" in str(cause(caught))
