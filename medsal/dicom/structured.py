@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medsal.dicom.phi import sealed
 from medsal.dicom.segmentation import SCHEME
@@ -44,30 +44,11 @@ def report(
             model_name=made.bundle or MANUFACTURER,
         ),
     )
-    algorithm = sr.AlgorithmIdentification(
-        name=made.bundle or MANUFACTURER,
-        version=made.bundle_version or made.version,
-        parameters=made.parameters,
-        manufacturer=MANUFACTURER,
-    )
     numbers = {f"probability of {name}": value for name, value in probabilities.items()} | dict(scores or {})
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(derived_uid(study.uid("sr"), "group"), "classification"),
-        algorithm_id=algorithm,
-        measurements=[
-            sr.Measurement(name=_code(name), value=float(value), unit=codes.UCUM.NoUnits)
-            for name, value in numbers.items()
-        ],
-        qualitative_evaluations=[
-            sr.QualitativeEvaluation(_code("predicted class"), _code(prediction or "not given")),
-            sr.QualitativeEvaluation(_code("intended use"), _code("Research only")),
-        ],
-        source_images=[sr.SourceImageForMeasurementGroup.from_source_image(header) for header in study.headers[:1]],
-    )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=device),
         procedure_reported=_code("attribution of a classifier"),
-        imaging_measurements=[group],
+        imaging_measurements=[_measured(study, prediction, numbers)],
         title=codes.DCM.ImagingMeasurementReport,
     )
     identity = study.identity("sr")
@@ -86,6 +67,33 @@ def report(
 
 
 _NOT_ASKED = {"manufacturer_model_name", "software_versions", "device_serial_number"}
+
+
+def _measured(study: Study, prediction: str, numbers: Mapping[str, float]) -> Any:
+    """What the model says, and which model says it."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    made = study.provenance
+    algorithm = sr.AlgorithmIdentification(
+        name=made.bundle or MANUFACTURER,
+        version=made.bundle_version or made.version,
+        parameters=made.parameters,
+        manufacturer=MANUFACTURER,
+    )
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(derived_uid(study.uid("sr"), "group"), "classification"),
+        algorithm_id=algorithm,
+        measurements=[
+            sr.Measurement(name=_code(name), value=float(value), unit=codes.UCUM.NoUnits)
+            for name, value in numbers.items()
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(_code("predicted class"), _code(prediction or "not given")),
+            sr.QualitativeEvaluation(_code("intended use"), _code("Research only")),
+        ],
+        source_images=[sr.SourceImageForMeasurementGroup.from_source_image(header) for header in study.headers[:1]],
+    )
 
 
 def _code(meaning: str) -> CodedConcept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,16 +71,12 @@ def summarise(scores: pd.DataFrame, settings: Settings) -> Summary:
     tables = list(aligned(scores))
     primary = [table for table in tables if table.metric == settings.primary]
     compared = tables if settings.compared else []
-    gc.freeze()  # statsmodels collects garbage in every Holm correction: nine tenths of the time, with torch loaded
-    try:
-        return Summary(
-            _frame(METHODS_COLUMNS, (describe(one, table, settings) for table in tables for one in table.maps)),
-            _frame(COMPARISONS_COLUMNS, (row for table in compared for row in comparisons(table, settings))),
-            _frame(VERDICTS_COLUMNS, (row for table in primary for row in verdicts(table, settings))),
-            _left_out(tables),
-        )
-    finally:
-        gc.unfreeze()
+    return Summary(
+        _frame(METHODS_COLUMNS, (describe(one, table, settings) for table in tables for one in table.maps)),
+        _frame(COMPARISONS_COLUMNS, (row for table in compared for row in comparisons(table, settings))),
+        _frame(VERDICTS_COLUMNS, (row for table in primary for row in verdicts(table, settings))),
+        _left_out(tables),
+    )
 
 
 def count_left_out(scores: pd.DataFrame) -> pd.DataFrame:
