@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsal.errors import UsageError
+from medsal.evaluation.corrections import corrected
 from medsal.evaluation.intervals import Patients, Scores, cliffs_delta, cohen_d
 from medsal.evaluation.outcomes import NAN, Outcome, PatientScores, by_patient, pairs_by_patient
-from medsal.evaluation.paired_tests import corrected, normality
+from medsal.evaluation.paired_tests import normality
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

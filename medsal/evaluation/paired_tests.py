@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medsal.errors import UsageError
+from medsal.evaluation.corrections import corrected
 from medsal.evaluation.intervals import Patients, Scores, bootstrap_difference, cliffs_delta, cohen_dz, detectable
 from medsal.evaluation.outcomes import NAN, Outcome, PatientScores, answered, by_patient, pairs_by_patient
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-CORRECTIONS = {"holm": "holm", "bonferroni": "bonferroni", "bh": "fdr_bh", "by": "fdr_by"}
-"""Names of the corrections, and what statsmodels calls them."""
 
 
 def paired_t(first: Scores, second: Scores, patients: Patients = None, *, level: float = 0.95) -> Outcome:
@@ -174,32 +171,6 @@ def friedman(table: Mapping[str, Scores], patients: Patients = None) -> Outcome:
     n, k = unit.values.shape
     w = float(found.statistic) / (n * (k - 1))
     return Outcome("Friedman", n, w, p=float(found.pvalue), statistic=float(found.statistic), left_out=unit.left_out)
-
-
-def corrected(p: Sequence[float] | NDArray[Any], correction: str = "holm") -> NDArray[np.float64]:
-    """P-values corrected for their number: statsmodels' ``multipletests``, the method passed by name.
-
-    Args:
-        p: of one family; NaN where a test had no answer: it is no part of the family.
-        correction: ``"holm"`` or ``"bonferroni"`` (any error among all), ``"bh"`` or ``"by"`` (share of errors).
-
-    Returns:
-        Corrected, in their order; NaN stays.
-
-    Raises:
-        UsageError: if the correction is unknown.
-    """
-    from statsmodels.stats.multitest import multipletests
-
-    if correction not in CORRECTIONS:
-        raise UsageError(f"correction: wanted one of {', '.join(CORRECTIONS)}, got {correction!r}")
-    known = ~np.isnan(found := np.array(p, dtype=np.float64))
-    gc.freeze()  # statsmodels collects garbage in every Holm correction: most of the time, with torch loaded
-    try:
-        found[known] = multipletests(found[known], method=CORRECTIONS[correction])[1] if known.any() else []
-    finally:
-        gc.unfreeze()
-    return found
 
 
 @dataclass(frozen=True)

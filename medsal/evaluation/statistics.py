@@ -7,6 +7,7 @@ tree that does so by design.
 
 from __future__ import annotations
 
+from medsal.evaluation.corrections import corrected
 from medsal.evaluation.group_tests import (
     RegionTest,
     group_difference,
@@ -30,7 +31,6 @@ from medsal.evaluation.outcomes import Outcome, PatientScores, by_patient, pairs
 from medsal.evaluation.paired_tests import (
     Comparison,
     compare,
-    corrected,
     friedman,
     mcnemar,
     normality,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from medsal.evaluation.corrections import corrected
 from medsal.evaluation.intervals import Patients, Scores
 from medsal.evaluation.outcomes import Outcome, pairs_by_patient
-from medsal.evaluation.paired_tests import corrected, paired_t
+from medsal.evaluation.paired_tests import paired_t
 
 NOT_TESTABLE = "not testable"
 CHANCE = "no better than chance"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsal.evaluation.chance_hits import hit_count_p
+from medsal.evaluation.corrections import corrected
 from medsal.evaluation.intervals import bootstrap_mean, hit_rate
 from medsal.evaluation.outcomes import NAN, by_patient
-from medsal.evaluation.paired_tests import corrected, paired_t
+from medsal.evaluation.paired_tests import paired_t
 
 if TYPE_CHECKING:
     from medsal.scoring.aligned import Aligned, Floats, Scored

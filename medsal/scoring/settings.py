@@ -13,8 +13,8 @@ import torch
 
 from medsal.errors import UsageError
 from medsal.evaluation import METRICS, Metric
+from medsal.evaluation.corrections import CORRECTIONS
 from medsal.evaluation.layers import GRADED, SIGNED
-from medsal.evaluation.paired_tests import CORRECTIONS
 
 SIDES = ("absolute", "positive", "negative", "as is")
 BASELINES = (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsal.errors import UsageError
+from medsal.evaluation.corrections import corrected
 from medsal.evaluation.group_tests import PRESETS, reader_correlation, region_tests
 from medsal.evaluation.outcomes import NAN, by_patient
-from medsal.evaluation.paired_tests import corrected
 
 if TYPE_CHECKING:
     import pandas as pd

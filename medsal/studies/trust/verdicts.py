@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medsal.evaluation.corrections import corrected
 from medsal.evaluation.intervals import bootstrap_mean
 from medsal.evaluation.outcomes import by_patient
-from medsal.evaluation.paired_tests import corrected
 from medsal.evaluation.verdict import judge
 from medsal.studies.trust.comparison import LEGACY, PRIMARY
 from medsal.studies.trust.pairs import REPEATABILITY, REPRODUCIBILITY
