@@ -5,7 +5,7 @@ BUNDLE = bundles/mri_tle_efficientnet
 OUT ?= $(CURDIR)/demo_out
 PYTEST = OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: demo test lint types train train-cxr trust-study gate slow benchmark clean
+.PHONY: demo test lint types train train-films trust-study gate slow benchmark clean
 
 demo: $(BIN)/.installed
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --args_file configs/explain.args.yaml --output_dir $(OUT)
@@ -28,9 +28,9 @@ types: $(BIN)/.installed-dev
 train: $(BIN)/.installed
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json
 
-train-cxr: $(BIN)/.installed
-	for name in pneumothorax pneumonia; do \
-	  (cd bundles/cxr_$$name && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json) || exit 1; \
+train-films: $(BIN)/.installed
+	for name in cxr_pneumothorax cxr_pneumonia skin_ultrasound; do \
+	  (cd bundles/$$name && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json) || exit 1; \
 	done
 
 # Ten methods, two architectures, three trainings each; the last two lines share the study between two processes.
