@@ -56,12 +56,9 @@ def peer(handlers=(), contexts=None, **settings) -> Iterator[Node]:
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 5
     for name, value in settings.items():
         setattr(entity, name, value)
-    entity.supported_contexts = contexts or [
-        *(build_context(uid) for uid in (VERIFICATION, FIND, MOVE, GET)),
-        _both(MR),
-    ]
+    offered = contexts or [*(build_context(uid) for uid in (VERIFICATION, FIND, MOVE, GET)), _both(MR)]
     port = free_port()
-    server = entity.start_server((HOST, port), block=False, evt_handlers=list(handlers))
+    server = entity.start_server((HOST, port), block=False, evt_handlers=list(handlers), contexts=offered)
     try:
         yield Node(name="peer", host=HOST, port=port, ae_title="PEER", write=True, timeout=1.0)
     finally:
@@ -344,7 +341,7 @@ def test_a_peer_that_hangs_before_anything_came(tmp_path) -> None:
         assert trouble(DimseClient(node).fetch, STUDY, tmp_path / "got").problem is Problem.TIMEOUT
 
 
-@pytest.mark.parametrize("uid", ["../escaped", "/abs/path", "1.2.3/../../x", "1" * 65])
+@pytest.mark.parametrize("uid", ["../escaped", "/abs/path", "1.2.3/../../x", "1..2"])
 def test_uids_that_lead_elsewhere_are_refused(tmp_path, uid, monkeypatch) -> None:
     def handle(event):
         yield 1
