@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medsal.pacs.nodes import Node
 from medsal.pacs.reactor import Pulse, acknowledge, at_once, guard, prepare
-from medsal.pacs.tls import client_context, speaks_tls, why
+from medsal.pacs.tls import client_context, speaks_tls
 from medsal.pacs.troubles import Problem, Trouble
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Talk:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.pulse = Pulse()
-        self.failures: list[OSError] = []
+        self.failures: list[str] = []
         self.connected = False
         self.answered: str = ""
         self._message = 0
@@ -130,7 +130,7 @@ class Talk:
         """
         answer, name = association.acceptor.primitive, self.node.name
         if self.failures:
-            return Trouble(Problem.TLS, f"{name}: {why(self.failures[0])}")
+            return Trouble(Problem.TLS, f"{name}: {self.failures[0]}")
         if not self.connected:
             return Trouble(Problem.UNREACHABLE, f"{name}: no connection")
         if answer is None:
