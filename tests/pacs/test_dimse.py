@@ -24,14 +24,13 @@ from medsal.pacs.client import Sent, Wanted
 from medsal.pacs.dimse import DimseClient
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import file_name
-from medsal.pacs.query import FIND, VERIFICATION
-from medsal.pacs.retrieve import GET, MOVE
+from medsal.pacs.query import VERIFICATION
 from medsal.pacs.troubles import Problem, Trouble
 from tests.pacs.made import PLANTED, clean, saved, slices, study_files
+from tests.pacs.peers import MR, peer
 from tests.pacs.servers import HOST, free_port
 
 STUDY = derived_uid("study")
-MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 def trouble(call, *args) -> Trouble:
@@ -47,29 +46,6 @@ def trouble(call, *args) -> Trouble:
 def archive(orthanc):
     orthanc.clear()
     return orthanc
-
-
-@contextlib.contextmanager
-def peer(handlers=(), contexts=None, **settings) -> Iterator[Node]:
-    """A node that does as the handlers say."""
-    entity = AE(ae_title="PEER")
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 5
-    for name, value in settings.items():
-        setattr(entity, name, value)
-    offered = contexts or [*(build_context(uid) for uid in (VERIFICATION, FIND, MOVE, GET)), _both(MR)]
-    port = free_port()
-    server = entity.start_server((HOST, port), block=False, evt_handlers=list(handlers), contexts=offered)
-    try:
-        yield Node(name="peer", host=HOST, port=port, ae_title="PEER", write=True, timeout=1.0)
-    finally:
-        entity.shutdown()
-        server.server_close()
-
-
-def _both(uid: str):
-    context = build_context(uid)
-    context.scu_role = context.scp_role = True
-    return context
 
 
 def found(event):
