@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 GET, MOVE = "1.2.840.10008.5.1.4.1.2.2.3", "1.2.840.10008.5.1.4.1.2.2.2"
 """Study root models."""
 
+_DECLINED = {Problem.OUT_OF_RESOURCES, Problem.REJECTED}
+"""What archives say where objects could not be sent one by one: 0xA702, whether they or we could not."""
+
 Way = Callable[[Node, str, Inbox, Sequence[str], Sequence[str]], None]
 
 
@@ -70,8 +73,8 @@ def fetch(node: Node, study_uid: str, folder: Path) -> int:
     way: Way = by_move if node.retrieve == "move" else by_get
     failure = _ask(way, node, inbox, missing, UNCOMPRESSED)
     missing = _missing(held, folder)
-    if missing and failure is None:
-        failure = _ask(way, node, inbox, missing, (*UNCOMPRESSED, *COMPRESSED))
+    if missing and (failure is None or failure.problem in _DECLINED):
+        failure = _ask(way, node, inbox, missing, (*COMPRESSED, *UNCOMPRESSED))
         missing = _missing(held, folder)
     return _outcome(node, inbox, held, missing, failure)
 
@@ -232,7 +235,7 @@ def _outcome(
     there = len(held) - len(missing) if held is not None else len(list(inbox.folder.glob("object-*.dcm")))
     if failure is not None and failure.problem is Problem.DISK_FULL:
         raise failure
-    ours = inbox.refused and failure is not None and failure.problem in {Problem.OUT_OF_RESOURCES, Problem.REJECTED}
+    ours = inbox.refused and failure is not None and failure.problem in _DECLINED
     if failure is not None and not there and not ours:
         raise failure
     refused = f", {inbox.refused} of another study or damaged" if inbox.refused else ""
