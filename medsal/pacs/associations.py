@@ -40,6 +40,10 @@ COMPRESSED = (
 _PDU = 65536  # bytes; the largest piece of a message that a node may send
 
 
+class NotOffered(Trouble):
+    """The node speaks with us, and does not offer what the association was for."""
+
+
 class Talk:
     """An association, and what is known of its connection.
 
@@ -149,7 +153,7 @@ class Talk:
         if answer is None:
             return self._unanswered()
         if not association.is_rejected:
-            return Trouble(Problem.NOT_ACCEPTED, f"{name}: none of the SOP classes and transfer syntaxes")
+            return NotOffered(Problem.NOT_ACCEPTED, f"{name}: none of the SOP classes and transfer syntaxes")
         return Trouble(Problem.BUSY if answer.result == 2 else Problem.NOT_ACCEPTED, f"{name}: {answer.reason_str}")
 
     def _unanswered(self) -> Trouble:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsal.pacs.associations import COMPRESSED, MOST_CONTEXTS, UNCOMPRESSED, Talk, associate, context
+from medsal.pacs.associations import COMPRESSED, MOST_CONTEXTS, UNCOMPRESSED, NotOffered, Talk, associate, context
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import Inbox, file_name
 from medsal.pacs.query import FIND, find_objects
@@ -44,8 +44,10 @@ def holdings(node: Node, study_uid: str) -> dict[str, str] | None:
     try:
         with associate(node, [context(FIND)]) as talk:
             return find_objects(talk, study_uid)
+    except NotOffered:
+        return None
     except Trouble as trouble:
-        if trouble.problem in {Problem.REJECTED, Problem.NOT_ACCEPTED, Problem.UNREADABLE}:
+        if trouble.problem in {Problem.REJECTED, Problem.UNREADABLE}:
             return None
         raise
 

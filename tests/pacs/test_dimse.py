@@ -93,6 +93,14 @@ def test_wrong_titles_are_not_accepted(archive, change) -> None:
     assert "AE title" in said.detail
 
 
+def test_what_cannot_be_asked_is_none_and_a_wrong_title_is_a_trouble(archive) -> None:
+    with peer(contexts=[build_context(VERIFICATION)]) as node:
+        assert DimseClient(node).instances(STUDY) is None
+    said = trouble(DimseClient(replace(archive.node, ae_title="NOBODY")).instances, STUDY)
+    assert said.problem is Problem.NOT_ACCEPTED
+    assert trouble(DimseClient(archive.node).instances, "../x").problem is Problem.BAD_OBJECT
+
+
 def test_nobody_there(archive) -> None:
     for change in ({"port": free_port()}, {"host": "no-such-host.invalid"}):
         assert trouble(DimseClient(replace(archive.node, **change)).echo).problem is Problem.UNREACHABLE
@@ -501,6 +509,21 @@ def test_the_object_that_a_peer_stumbles_over_is_left_out(tmp_path) -> None:
     assert calls.count(poison) == 2
 
 
+def test_two_bad_objects_in_a_row_are_left_out(tmp_path) -> None:
+    files = study_files(tmp_path, 6)
+    poison = {derived_uid("study", "series", number) for number in (3, 4)}
+
+    def answer(number, event):
+        if event.request.AffectedSOPInstanceUID in poison:
+            event.assoc.abort()
+        return 0x0000
+
+    _, handlers = storing(answer)
+    with peer(handlers) as node:
+        ends = DimseClient(node).store(files)
+    assert {end.uid for end in ends if end.problem} == poison
+
+
 def test_a_peer_that_aborts_always_is_not_asked_for_ever(tmp_path) -> None:
     files = study_files(tmp_path, 30)
     calls, handlers = storing(lambda number, event: event.assoc.abort() or 0x0000)
@@ -508,7 +531,7 @@ def test_a_peer_that_aborts_always_is_not_asked_for_ever(tmp_path) -> None:
         ends = DimseClient(node).store(files)
     assert {end.problem for end in ends} == {Problem.NO_STATUS}
     assert len(ends) == 30
-    assert len(calls) <= 4
+    assert len(calls) <= 6
 
 
 @pytest.mark.parametrize(
