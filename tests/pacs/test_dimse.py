@@ -93,6 +93,27 @@ def test_wrong_titles_are_not_accepted(archive, change) -> None:
     assert "AE title" in said.detail
 
 
+def test_a_refusal_is_heard_where_the_door_is_shut_at_once(archive, monkeypatch) -> None:
+    """pynetdicom does not look for an answer once the connection is closed; a slow start of ours shows it."""
+    from pynetdicom.transport import AssociationSocket
+
+    class Late(threading.Event):
+        def wait(self, timeout=None):
+            super().wait(timeout)
+            time.sleep(0.2)
+            return True
+
+    make = AssociationSocket.__init__
+
+    def late(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        self._ready = Late()
+
+    monkeypatch.setattr(AssociationSocket, "__init__", late)
+    said = trouble(DimseClient(replace(archive.node, ae_title="NOBODY")).echo)
+    assert (said.problem, "AE title" in said.detail) == (Problem.NOT_ACCEPTED, True)
+
+
 def test_what_cannot_be_asked_is_none_and_a_wrong_title_is_a_trouble(archive) -> None:
     with peer(contexts=[build_context(VERIFICATION)]) as node:
         assert DimseClient(node).instances(STUDY) is None
