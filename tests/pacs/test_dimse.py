@@ -20,6 +20,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from medsal.dicom.uids import derived_uid
 from medsal.errors import UsageError
 from medsal.pacs import objects, retrieve
+from medsal.pacs.associations import associate, context
 from medsal.pacs.client import Sent, Wanted
 from medsal.pacs.dimse import DimseClient
 from medsal.pacs.nodes import Node
@@ -28,7 +29,7 @@ from medsal.pacs.query import VERIFICATION
 from medsal.pacs.troubles import Problem, Trouble
 from tests.pacs.made import PLANTED, clean, saved, slices, study_files
 from tests.pacs.peers import MR, peer
-from tests.pacs.servers import HOST, free_port
+from tests.pacs.servers import HOST, free_port, wait_for
 
 STUDY = derived_uid("study")
 
@@ -193,6 +194,18 @@ def test_no_thread_is_left_behind(archive) -> None:
     assert set(threading.enumerate()) - before == set()
 
 
+def test_an_error_ends_the_association_at_once() -> None:
+    aborted = []
+    with peer([(evt.EVT_ABORTED, aborted.append)]) as node:
+        before = set(threading.enumerate())
+        began = time.monotonic()
+        with pytest.raises(KeyError), associate(node, [context(VERIFICATION)]):
+            raise KeyError
+        assert time.monotonic() - began < 0.9, "the timeout of the node"
+        wait_for(lambda: aborted, 5)
+        wait_for(lambda: not {one for one in set(threading.enumerate()) - before if "Requestor" in one.name}, 5)
+
+
 # Queries
 
 
@@ -232,6 +245,7 @@ def test_answers_that_are_broken_are_counted_and_the_others_kept(caplog) -> None
         good.PatientName = PLANTED[0]
         no_uid.PatientName = PLANTED[0]
         bad_uid.add_new("StudyInstanceUID", "LO", "../../etc/passwd")
+        good.add_new("NumberOfStudyRelatedInstances", "LO", "many")  # read as IS, this raises
         yield from ((0xFF00, one) for one in (good, no_uid, bad_uid))
 
     with caplog.at_level(logging.DEBUG), peer([(evt.EVT_C_FIND, answers)]) as node:
