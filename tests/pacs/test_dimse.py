@@ -248,7 +248,8 @@ def test_answers_that_are_broken_are_counted_and_the_others_kept(caplog) -> None
         good.add_new("NumberOfStudyRelatedInstances", "LO", "many")  # read as IS, this raises
         yield from ((0xFF00, one) for one in (good, no_uid, bad_uid))
 
-    with caplog.at_level(logging.DEBUG), peer([(evt.EVT_C_FIND, answers)]) as node:
+    implicit = [build_context(FIND, "1.2.840.10008.1.2")]
+    with caplog.at_level(logging.DEBUG), peer([(evt.EVT_C_FIND, answers)], implicit) as node:
         (one,) = DimseClient(node).find(Wanted())
         assert (one.uid, one.instances, one.modalities) == (STUDY, None, ())
     assert "cannot be understood" in caplog.text
@@ -297,7 +298,9 @@ def test_a_study_comes_whole(archive, tmp_path, way) -> None:
         again = dcmread(folder / file_name(first.SOPInstanceUID))
         assert again == first
         assert (folder / file_name(first.SOPInstanceUID)).stat().st_mode & 0o077 == 0
-    assert client.fetch(STUDY, folder) == 12, "what is there is not fetched again"
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    assert client.fetch(STUDY, folder) == 12
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before, "what is there is not fetched again"
 
 
 @pytest.mark.parametrize("way", ["get", "move"])
