@@ -25,7 +25,7 @@ from medsal.pacs.client import Sent, Wanted
 from medsal.pacs.dimse import DimseClient
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import file_name
-from medsal.pacs.query import VERIFICATION
+from medsal.pacs.query import FIND, VERIFICATION
 from medsal.pacs.troubles import Problem, Trouble
 from tests.pacs.made import PLANTED, clean, saved, slices, study_files
 from tests.pacs.peers import MR, peer
