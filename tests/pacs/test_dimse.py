@@ -21,13 +21,13 @@ from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 
 from medsal.dicom.uids import derived_uid
 from medsal.errors import UsageError
-from medsal.pacs import objects, retrieve
+from medsal.pacs import objects, query, retrieve
 from medsal.pacs.associations import associate, context
 from medsal.pacs.client import Sent, Wanted
 from medsal.pacs.dimse import DimseClient, contained
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import file_name
-from medsal.pacs.query import FIND, VERIFICATION
+from medsal.pacs.query import VERIFICATION
 from medsal.pacs.troubles import Problem, Trouble
 from tests.pacs.made import PLANTED, clean, saved, slices, study_files
 from tests.pacs.peers import MR, peer
@@ -247,16 +247,23 @@ def test_answers_that_are_broken_are_counted_and_the_others_kept(caplog) -> None
         good.PatientName = PLANTED[0]
         no_uid.PatientName = PLANTED[0]
         bad_uid.add_new("StudyInstanceUID", "LO", "../../etc/passwd")
-        tag = Tag("NumberOfStudyRelatedInstances")
-        good[tag] = RawDataElement(tag, "US", 3, b"abc", 0, False, True)  # three bytes are no number: reading it raises
         yield from ((0xFF00, one) for one in (good, no_uid, bad_uid))
 
-    explicit = [build_context(FIND, "1.2.840.10008.1.2.1")]
-    with caplog.at_level(logging.DEBUG), peer([(evt.EVT_C_FIND, answers)], explicit) as node:
+    with caplog.at_level(logging.DEBUG), peer([(evt.EVT_C_FIND, answers)]) as node:
         (one,) = DimseClient(node).find(Wanted())
         assert (one.uid, one.instances, one.modalities) == (STUDY, None, ())
     assert "cannot be understood" in caplog.text
     clean(caplog.text)
+
+
+def test_a_value_that_cannot_be_decoded_does_not_cost_the_study() -> None:
+    answer = Dataset()
+    answer.StudyInstanceUID = STUDY
+    tag = Tag("NumberOfStudyRelatedInstances")
+    answer[tag] = RawDataElement(tag, "US", 3, b"abc", 0, True, True)  # three bytes are no number: reading it raises
+    one = query._study(answer)
+    assert one is not None
+    assert (one.uid, one.instances) == (STUDY, None)
 
 
 @pytest.mark.parametrize(
