@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from medsal.pacs.nodes import Node
 from medsal.pacs.reactor import Pulse, acknowledge, at_once, guard, prepare
-from medsal.pacs.tls import client_context, speaks_tls, why
+from medsal.pacs.tls import client_context, speaks_tls
 from medsal.pacs.troubles import Problem, Trouble
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ COMPRESSED = (
 _PDU = 65536  # bytes; the largest piece of a message that a node may send
 
 
+class NotOffered(Trouble):
+    """The node speaks with us, and does not offer what the association was for."""
+
+
 class Talk:
     """An association, and what is known of its connection.
 
@@ -52,10 +57,12 @@ class Talk:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.pulse = Pulse()
-        self.failures: list[OSError] = []
+        self.failures: list[str] = []
         self.connected = False
         self.answered: str = ""
         self._message = 0
+        self._sockets: list[Any] = []
+        self._since = time.monotonic()
 
     def message(self) -> int:
         """Number of the next message.
@@ -100,6 +107,7 @@ class Talk:
         from pynetdicom import evt
 
         return [
+            (evt.EVT_ACSE_SENT, self._keep),
             (evt.EVT_REQUESTED, lambda event: guard(event.assoc, self.pulse, self.node.timeout)),
             (evt.EVT_CONN_OPEN, self._opened),
             (evt.EVT_DATA_SENT, self._sent),
@@ -107,8 +115,19 @@ class Talk:
             (evt.EVT_ACSE_RECV, self._heard),
         ]
 
+    def close(self) -> None:
+        """Close the connection: pynetdicom leaves that to the garbage collector where the peer was first."""
+        for one in self._sockets:
+            one.close()
+
+    def _keep(self, event: Any) -> None:
+        wrapper = event.assoc.dul.socket
+        if wrapper is not None and wrapper.socket is not None:
+            self._sockets.append(wrapper.socket)
+
     def _opened(self, event: Any) -> None:
-        self.connected = True
+        self.connected, self._since = True, time.monotonic()
+        self._keep(event)
         at_once(event.assoc.dul.socket.socket, self.node.timeout)
 
     def _sent(self, event: Any) -> None:
@@ -128,21 +147,29 @@ class Talk:
         Returns:
             The trouble.
         """
-        answer, name = association.acceptor.primitive, self.node.name
+        answer, name = self._answer(association), self.node.name
         if self.failures:
-            return Trouble(Problem.TLS, f"{name}: {why(self.failures[0])}")
+            return Trouble(Problem.TLS, f"{name}: {self.failures[0]}")
         if not self.connected:
             return Trouble(Problem.UNREACHABLE, f"{name}: no connection")
         if answer is None:
             return self._unanswered()
-        if not association.is_rejected:
-            return Trouble(Problem.NOT_ACCEPTED, f"{name}: none of the SOP classes and transfer syntaxes")
+        if not answer.result:
+            return NotOffered(Problem.NOT_ACCEPTED, f"{name}: none of the SOP classes and transfer syntaxes")
         return Trouble(Problem.BUSY if answer.result == 2 else Problem.NOT_ACCEPTED, f"{name}: {answer.reason_str}")
+
+    def _answer(self, association: Association) -> Any:
+        """The answer to the request; where the peer closed the connection at once, pynetdicom did not look for it."""
+        left = list(association.dul.to_user_queue.queue)
+        for primitive in left:
+            self.answered = self.answered or type(primitive).__name__
+        late = [one for one in left if type(one).__name__ == "A_ASSOCIATE"]
+        return association.acceptor.primitive or (late[0] if late else None)
 
     def _unanswered(self) -> Trouble:
         """Why a connection ended before there was an answer."""
         node = self.node
-        if not self.answered:
+        if not self.answered and time.monotonic() - self._since > 0.9 * node.timeout:
             return Trouble(Problem.TIMEOUT, f"{node.name}: no answer to the request for an association")
         if node.tls is None and speaks_tls(node.host, node.port, node.timeout):
             return Trouble(Problem.TLS, f"{node.name}: it wants TLS, and is not configured so")
@@ -188,18 +215,19 @@ def associate(
         Trouble: ``unreachable``, ``not_accepted``, ``tls``, ``timeout`` or ``busy``.
     """
     talk = Talk(node)
-    talk.association = _request(talk, contexts, roles, [*talk.handlers(), *handlers])
-    if not talk.open:
-        raise talk.refusal(talk.association)
-    try:
-        yield talk
-    except BaseException:
-        talk.association.abort()
-        raise
-    else:
-        talk.association.release()
-    finally:
-        talk.association.join(node.timeout)
+    with closing(talk):
+        talk.association = _request(talk, contexts, roles, [*talk.handlers(), *handlers])
+        if not talk.open:
+            raise talk.refusal(talk.association)
+        try:
+            yield talk
+        except BaseException:
+            talk.association.abort()
+            raise
+        else:
+            talk.association.release()
+        finally:
+            talk.association.join(node.timeout)
 
 
 def _request(talk: Talk, contexts: Sequence[PresentationContext], roles: Sequence[Any], handlers: list[Any]) -> Any:
