@@ -191,7 +191,8 @@ class Spool:
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         found: Counter[str] = Counter()
         wrong = (folder for folder in self.root.glob("study-*") if not self._uid_of(folder))
-        for path in [*strays(self.root), *(path for folder in wrong for path in folder.glob("object-*.dcm"))]:
+        moved = (path for folder in wrong for path in folder.glob("object-*.dcm"))
+        for path in dict.fromkeys([*strays(self.root), *moved]):
             try:
                 self.take(path)
             except Refusal as refusal:
@@ -222,7 +223,7 @@ class Spool:
     def _uid_of(self, folder: Path) -> str:
         """The study of a folder, by the first file that can be read; empty where that belongs elsewhere."""
         files = sorted(folder.glob("object-*.dcm"))
-        uid = next((uid for path in files if (uid := study_of(path, self.limits))), "")
+        uid = next((uid for path in files if (uid := _value(path, "StudyInstanceUID", self.limits))), "")
         return uid if folder.name == pseudonym(uid, "study") else ""
 
     def quiet(self) -> list[Held]:
@@ -269,19 +270,6 @@ class Spool:
         _touch(held.folder)
         shutil.rmtree(aside)
         return False
-
-
-def study_of(path: Path, limits: Limits = LIMITS) -> str:
-    """The study that a file belongs to.
-
-    Args:
-        path: of a file.
-        limits: of what is read.
-
-    Returns:
-        Its study instance UID; empty where the file cannot be read.
-    """
-    return _value(path, "StudyInstanceUID", limits)
 
 
 def _value(path: Path, keyword: str, limits: Limits) -> str:
