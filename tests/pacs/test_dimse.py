@@ -15,6 +15,8 @@ from dataclasses import replace
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 
 from medsal.dicom.uids import derived_uid
@@ -22,10 +24,10 @@ from medsal.errors import UsageError
 from medsal.pacs import objects, retrieve
 from medsal.pacs.associations import associate, context
 from medsal.pacs.client import Sent, Wanted
-from medsal.pacs.dimse import DimseClient
+from medsal.pacs.dimse import DimseClient, contained
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import file_name
-from medsal.pacs.query import VERIFICATION
+from medsal.pacs.query import FIND, VERIFICATION
 from medsal.pacs.troubles import Problem, Trouble
 from tests.pacs.made import PLANTED, clean, saved, slices, study_files
 from tests.pacs.peers import MR, peer
@@ -245,10 +247,12 @@ def test_answers_that_are_broken_are_counted_and_the_others_kept(caplog) -> None
         good.PatientName = PLANTED[0]
         no_uid.PatientName = PLANTED[0]
         bad_uid.add_new("StudyInstanceUID", "LO", "../../etc/passwd")
-        good.add_new("NumberOfStudyRelatedInstances", "LO", "many")  # read as IS, this raises
+        tag = Tag("NumberOfStudyRelatedInstances")
+        good[tag] = RawDataElement(tag, "US", 3, b"abc", 0, False, True)  # three bytes are no number: reading it raises
         yield from ((0xFF00, one) for one in (good, no_uid, bad_uid))
 
-    with caplog.at_level(logging.DEBUG), peer([(evt.EVT_C_FIND, answers)]) as node:
+    explicit = [build_context(FIND, "1.2.840.10008.1.2.1")]
+    with caplog.at_level(logging.DEBUG), peer([(evt.EVT_C_FIND, answers)], explicit) as node:
         (one,) = DimseClient(node).find(Wanted())
         assert (one.uid, one.instances, one.modalities) == (STUDY, None, ())
     assert "cannot be understood" in caplog.text
@@ -297,7 +301,9 @@ def test_a_study_comes_whole(archive, tmp_path, way) -> None:
         again = dcmread(folder / file_name(first.SOPInstanceUID))
         assert again == first
         assert (folder / file_name(first.SOPInstanceUID)).stat().st_mode & 0o077 == 0
-    assert client.fetch(STUDY, folder) == 12, "what is there is not fetched again"
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    assert client.fetch(STUDY, folder) == 12
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before, "what is there is not fetched again"
 
 
 @pytest.mark.parametrize("way", ["get", "move"])
@@ -671,6 +677,14 @@ def test_nobody_is_named_anywhere(archive, tmp_path, caplog, capfd) -> None:
     clean(caplog.text + out.out + out.err)
     clean([path.name for path in tmp_path.rglob("*")])
     assert STUDY not in caplog.text + out.out + out.err
+
+
+def test_whatever_a_library_raises_is_a_trouble_without_its_text() -> None:
+    def broken():
+        raise ValueError(PLANTED[0])
+
+    said = trouble(contained(broken))
+    assert (said.problem, said.detail) == (Problem.UNREADABLE, "ValueError")
 
 
 def test_names_of_files_are_hashes() -> None:
