@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import os
 import shutil
 import time
 from collections import Counter
@@ -153,13 +154,14 @@ class Spool:
         place = self.study(study_uid) / object_name(sop_uid)
         with disk_trouble():
             size = path.stat().st_size
+            arrived = _touch(place.parent)  # first, so that nobody takes the study for what it was and removes it
             if place != path and place.is_file() and filecmp.cmp(path, place, shallow=False):
                 path.unlink()
             elif place != path:
                 path.chmod(0o600)
                 move_into(path, place)
                 self._usage.add(size)
-            return Held(study_uid, place.parent, 1, _touch(place.parent))
+            return Held(study_uid, place.parent, 1, arrived)
 
     def reject(self, path: Path, reason: str) -> None:
         """Put a file that cannot be used aside, under the hash of its content.
@@ -280,8 +282,9 @@ def _value(path: Path, keyword: str, limits: Limits) -> str:
 
 def _touch(folder: Path) -> float:
     """Note an arrival, and say when it was."""
-    mark = folder / ARRIVED
+    mark, now = private_folder(folder) / ARRIVED, time.time_ns()
     mark.touch(mode=0o600)
+    os.utime(mark, ns=(now, now))  # finer than the clock of the file system
     return mark.stat().st_mtime
 
 

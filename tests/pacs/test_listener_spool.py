@@ -71,6 +71,28 @@ def test_what_arrives_while_a_study_is_removed_stays(tmp_path, monkeypatch):
     assert list(spool.root.iterdir()) == [held.folder]
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_a_study_is_removed_while_something_arrives(late, tmp_path, monkeypatch):
+    spool = spool_in(tmp_path)
+    spool.take(coming(spool, 0))
+    (held,) = spool.studies()
+    removed = []
+
+    def moved(path: Path, place: Path) -> None:
+        monkeypatch.undo()
+        if late:
+            move_into(path, place)
+        removed.append(spool.remove(held))
+        if not late:
+            move_into(path, place)
+
+    monkeypatch.setattr("medsal.pacs.spool.move_into", moved)
+    arriving = coming(spool, 1)
+    spool.take(arriving)
+    assert removed == [False]
+    assert [one.files for one in spool.studies()] == [2]
+
+
 @pytest.mark.parametrize("end", ["aside", "trash"])
 def test_killed_while_a_study_was_removed(end, tmp_path):
     """Put aside, it may hold something new and comes back; in the trash it was looked at, and half may be gone."""
