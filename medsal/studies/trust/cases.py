@@ -20,8 +20,8 @@ class Keys:
     Attributes:
         image: ``(C, *space)``, preprocessed as the networks want it; no random transform.
         case: a name of its own for each item.
-        patient: whose it is; ``subject`` where an item has no such entry, else the case itself.
-        label: the class; a study of performance needs it.
+        patient: whose it is; ``subject`` where an item has nothing there, else the case itself.
+        label: the class; below 0 where it is not known. A study of performance needs it.
         truth: ``(1, *space)``, not 0 where the finding is; on the image's grid, or on one of its own with an affine.
     """
 
@@ -58,11 +58,12 @@ class Cases:
         patients: whose each is.
         labels: class of each, None where an item does not say.
         shapes: ``(C, *space)`` of each image.
+        scored: whether each has a truth that a map can be scored against.
         digest: of all names, images, labels and truths.
         batches: in order.
 
     Raises:
-        InputError: if an item cannot be read, has no image or name, or its image is not finite.
+        InputError: if an item cannot be read, has no image or name, its image is not finite, or its label no class.
         UsageError: if there is no case, or two have one name.
     """
 
@@ -72,6 +73,7 @@ class Cases:
         self.patients: list[str] = []
         self.labels: list[int | None] = []
         self.shapes: list[tuple[int, ...]] = []
+        self.scored: list[bool] = []
         digest = hashlib.sha256()
         for number in range(len(items)):
             self._learn(number, digest)
@@ -90,11 +92,13 @@ class Cases:
             raise UsageError(f"study: two cases are called {name!r}")
         if not image.isfinite().all():
             raise InputError(f"study: the image of {name} has values that are not finite")
-        label = item.get(self.keys.label)
+        label, patient = _label(item.get(self.keys.label), name), item.get(self.keys.patient)
         self.names.append(name)
-        self.patients.append(str(item.get(self.keys.patient, item.get("subject", name))))
-        self.labels.append(None if label is None else int(label))
+        owner = next((one for one in (patient, item.get("subject")) if not _blank(one)), name)
+        self.patients.append(str(owner))
+        self.labels.append(label)
         self.shapes.append(tuple(image.shape))
+        self.scored.append(truth is not None and bool(truth.any()) and not bool(truth.all()))
         digest.update(f"{name}/{self.patients[-1]}/{self.labels[-1]}/{tuple(image.shape)}".encode())
         digest.update(image.contiguous().numpy().tobytes())
         if truth is not None:
@@ -146,6 +150,23 @@ class Cases:
                 raise InputError(f"study: the truth of {name} is {tuple(truth.shape)}, its image {tuple(image.shape)}")
             truth = to_grid(truth, image.affine, image.shape[1:], mode="nearest")
         return _plain(truth).gt(0).any(0, keepdim=True)
+
+
+def _blank(value: Any) -> bool:
+    return value is None or str(value).strip() in {"", "nan"}
+
+
+def _label(value: Any, name: str) -> int | None:
+    """A class; a table's empty cell and numbers below 0 are none."""
+    if _blank(value):
+        return None
+    try:
+        found = int(value)
+        if found == float(value):
+            return found if found >= 0 else None
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InputError(f"study: wanted the label of {name} to be the number of a class, got {value!r}")
 
 
 def _plain(values: Any) -> Tensor:
