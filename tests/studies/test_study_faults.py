@@ -68,8 +68,30 @@ def test_an_unknown_key_is_named(tmp_path):
 
 @pytest.mark.parametrize("label", ["sick", 0.7, torch.tensor([0, 1])])
 def test_a_label_that_is_no_class_is_named(label):
-    with pytest.raises(InputError, match="label of film-0 to be the number of a class"):
+    with pytest.raises(InputError, match="film-0: wanted the label to be the number of a class"):
         Cases([{**films(1)[0], "label": label}])
+
+
+def test_the_others_go_on_without_cases_that_are_none(tmp_path, caplog):
+    good = films(6)
+    bad = [
+        {**good[1], "case": "outside", "fault": "'r.csv' row 4: box outside the film"},
+        {"case": "absent", "error": "no such file"},
+        {**good[1], "case": "nan", "image": good[1]["image"] * torch.nan},
+        {**good[1], "case": "other grid", "mask": good[1]["mask"][:, :9]},
+        {**good[1], "case": "word", "label": "sick"},
+        {"image": good[1]["image"]},
+    ]
+    mixed = [item for pair in zip(bad, good, strict=True) for item in pair]
+    made = study(tmp_path / "mixed", items=mixed)
+    tables, alone = made.run(), study(tmp_path / "alone", items=good).run()
+    assert tables["left_out"]["case"].tolist() == ["outside", "absent", "nan", "other grid", "word", "item 10"]
+    assert tables["left_out"]["reason"][0] == "'r.csv' row 4: box outside the film"
+    assert (tmp_path / "mixed" / "left_out.csv").is_file()
+    assert "left out absent: no such file" in caplog.text
+    for name in ("utility", "networks", "verdicts"):
+        assert tables[name].equals(alone[name]), name
+    assert "left_out" not in alone
 
 
 @pytest.mark.parametrize("label", [None, float("nan"), "", -1])

@@ -46,7 +46,7 @@ class Study:
 
     Raises:
         UsageError: if a setting is wrong, or the folder holds another study.
-        InputError: if a case cannot be read.
+        InputError: if no case can be read.
     """
 
     def __init__(
