@@ -105,13 +105,16 @@ def group_difference(scores: Scores, groups: Sequence[Hashable], patients: Patie
     )  # fmt: skip
 
 
-def _split(scores: Scores, groups: Sequence[Hashable], patients: Patients) -> tuple[PatientScores, PatientScores]:
+def _split(
+    scores: Scores, groups: Sequence[Hashable], patients: Patients, *, shared: bool = False
+) -> tuple[PatientScores, PatientScores]:
+    """Each group's patients; ``shared``: one may be in both."""
     names = list(dict.fromkeys(groups))
     if len(names) != 2 or len(groups) != len(scores):
         raise UsageError(f"wanted one of two groups for each of {len(scores)} scores, got {len(groups)} of {names}")
     owners = list(range(len(scores))) if patients is None else list(patients)
     sides = [{o for o, g in zip(owners, groups, strict=True) if g == name} for name in names]
-    if sides[0] & sides[1]:
+    if sides[0] & sides[1] and not shared:
         raise UsageError(f"patient {min(map(str, sides[0] & sides[1]))} is in both groups; compare with a paired test")
     values = np.asarray(scores, dtype=np.float64)
     found = []
@@ -212,14 +215,14 @@ def region_tests(
         One row for each region.
 
     Raises:
-        UsageError: if the preset is unknown or there are not two groups.
+        UsageError: if the preset is unknown, there are not two groups, or a patient is in both (``mixed`` takes that).
     """
     if preset not in PRESETS:
         raise UsageError(f"preset: wanted one of {', '.join(PRESETS)}, got {preset!r}")
     level, correction = PRESETS[preset]
     level = level if alpha is None else alpha
     owners = list(range(len(groups))) if patients is None or preset == "suemer2023" else patients
-    sides = [_split(scores, groups, owners) for scores in table.values()]
+    sides = [_split(scores, groups, owners, shared=preset == "mixed") for scores in table.values()]
     tests: dict[str, Callable[[Scores], Outcome]] = {
         "suemer2023": lambda scores: suemer_2023(*_images(scores, groups)),
         "patients": lambda scores: group_difference(scores, groups, owners),

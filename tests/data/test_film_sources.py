@@ -144,6 +144,13 @@ def test_a_part_that_cannot_be_is_refused(films):
         film_part(hidden, "test")
 
 
+def test_films_in_no_part_are_told(films, caplog):
+    cases = film_table_cases(films)
+    cases[0].pop("split")
+    assert cases[0] not in film_part(cases, "train")
+    assert f"1 films are in no part, the first of them {cases[0]['case']}" in caplog.text
+
+
 def test_films_with_a_fault_are_not_trained_on(films, caplog):
     cases = film_table_cases(films)
     broken = [{**cases[0], "fault": "torn"}, *cases[1:]]

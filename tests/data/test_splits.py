@@ -195,7 +195,12 @@ def test_too_few_patients_are_said() -> None:
     with pytest.raises(UsageError, match="1 films of class 1 for 3 folds"):
         patient_folds(one, 3)
     assert len(patient_folds(one, 3, stratified=False)) == len(cases)
-    for shares in ({"train": 1.0}, {"train": 0.5, "test": 0.6}, {"train": 1.0, "test": 0.0}):
+    for shares in (
+        {"train": 1.0},
+        {"train": 0.5, "test": 0.6},
+        {"train": 1.0, "test": 0.0},
+        {"train": np.nan, "test": 0.5},
+    ):
         with pytest.raises(UsageError, match="that sum to 1"):
             patient_split(cases, shares)
 

@@ -281,6 +281,14 @@ def test_regions_are_tested_by_patients_with_holm_beside_the_published_way():
     assert mixed[0].outcome == mixed_difference(table["lung"], groups, owners)
 
 
+def test_the_mixed_model_of_regions_takes_patients_of_both_groups():
+    table, groups, owners = region_data(3.0)
+    both = [owner % 20 for owner in owners]
+    (row, *_) = region_tests(table, groups, both, preset="mixed")
+    assert row.outcome == mixed_difference(table["lung"], groups, both)
+    assert np.isfinite([row.effect, row.cliffs_delta]).all()
+
+
 def test_groups_of_patients_equal_scipys_welch_test_of_their_means():
     table, groups, owners = region_data(1.0)
     unit = by_patient(table["lung"], owners).values

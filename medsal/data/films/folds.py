@@ -61,7 +61,7 @@ def patient_split(
     """
     wanted = {"train": 0.7, "val": 0.1, "test": 0.2} if shares is None else dict(shares)
     values = np.array(list(wanted.values()), float)
-    if len(values) < 2 or (values <= 0).any() or abs(values.sum() - 1) > 1e-6:
+    if len(values) < 2 or not (values > 0).all() or abs(values.sum() - 1) > 1e-6:
         raise UsageError(f"shares: wanted two or more numbers above 0 that sum to 1, got {wanted}")
     # as many folds as make each share a whole number of them, or nearly so
     folds = min(range(2, _MOST_FOLDS + 1), key=lambda n: (np.abs(values - _whole(values, n) / n).max().round(9), n))

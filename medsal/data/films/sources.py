@@ -158,6 +158,9 @@ def film_part(
         found = patient_split(found, seed=seed)
         logger.info("no split is given: films are dealt out by person, seed %d", seed)
     if part:
+        nowhere = [case["case"] for case in found if not case.get("split") and not case.get("fault")]
+        if nowhere:
+            logger.warning("%d films are in no part, the first of them %s; they are left out", len(nowhere), nowhere[0])
         found = [case for case in found if case.get("split") == part_name(part)]
     found = sound_cases(found) if sound else found
     if not found:

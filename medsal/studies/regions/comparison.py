@@ -64,7 +64,9 @@ def read_tables(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         path = Path(folder) / name
         if not path.is_file():
             raise UsageError(f"no {name} in {folder}; wanted the folder of a region study")
-        table = pd.read_csv(path, dtype=dict.fromkeys(("case", *texts), str))
+        table = pd.read_csv(  # a group may be called None, or NA
+            path, dtype=dict.fromkeys(("case", *texts), str), keep_default_na=False, na_values=[""]
+        )
         found.append(table.assign(**{text: table[text].fillna("") for text in texts}))
     return found[0], found[1]
 

@@ -111,6 +111,27 @@ def test_a_planted_difference_is_found_where_it_is_and_nowhere_else(films):
     assert (most.drop("region 2") < 0).all()  # what one region gains the others lose
 
 
+def test_the_tables_are_read_whatever_a_group_is_called(films):
+    table = pd.read_csv(films / "groups.csv")
+    table["group"] = table["group"].map({"NORMAL": "None", "PNEUMONIA": "NA"})
+    table.to_csv(films / "groups.csv", index=False)
+    settings = RegionSettings(reduce=("density",), tests=("patients", "mixed"))
+    tests = RegionStudy(gathered(films), settings, films / "out").run()
+    assert set(tests["group"]) | set(tests["reference"]) == {"None", "NA"}
+    pd.testing.assert_frame_equal(compare_groups(*read_tables(films / "out"), settings), tests)
+
+
+def test_patients_of_both_groups_are_tested_by_the_mixed_model(films):
+    table = pd.read_csv(films / "groups.csv")
+    table["patient"] = table["case"].str.split("-").str[1]
+    table.to_csv(films / "groups.csv", index=False)
+    with pytest.raises(UsageError, match="use --tests mixed"):
+        RegionStudy(gathered(films), {"tests": ["patients"]}, films / "out").run()
+    tests = RegionStudy(gathered(films), {"tests": ["mixed"], "reduce": ["density"]}, films / "out").run()
+    assert (tests["n_group"] == PATIENTS).all()
+    assert pick(tests, method="ig", region="region 2")["significant"].all()
+
+
 def test_density_does_not_know_the_scale_of_a_map_nor_the_size_of_its_region(films):
     before = RegionStudy(gathered(films), {"reduce": ["density"]}, films / "out").run()
     for number, path in enumerate((films / "maps").glob("*/*.npy"), 1):
