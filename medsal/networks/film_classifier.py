@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,11 @@ def _torchvision(architecture: str) -> nn.Module:
 def _load(network: nn.Module, architecture: str, path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"pretrained: no file {str(path)!r}; wanted torchvision's ImageNet weights of {architecture}")
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UsageError(f"pretrained: {path} is no readable state dict ({reason})") from error
     if not isinstance(found, Mapping):
         raise UsageError(f"pretrained: {path} holds no state dict; wanted torchvision's weights of {architecture}")
     state = {name: value for name, value in found.items() if not name.startswith(_AUXILIARY)}

@@ -38,6 +38,10 @@ def test_weights_of_another_architecture_are_named(tmp_path):
     torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(UsageError, match=r"resnet18\.pth does not fit mobilenet_v2: .*(Missing|Unexpected)"):
         film_classifier("mobilenet_v2", pretrained=tmp_path / "resnet18.pth")
+    for content in (b"", b"garbage"):
+        (tmp_path / "torn.pth").write_bytes(content)
+        with pytest.raises(UsageError, match=r"torn\.pth is no readable state dict"):
+            film_classifier("mobilenet_v2", pretrained=tmp_path / "torn.pth")
 
 
 @pytest.mark.parametrize(
