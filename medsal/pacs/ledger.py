@@ -184,7 +184,7 @@ class Ledger(Books):
         Returns:
             The job as it is now.
         """
-        known = {"answered": job.inputs or job.held, "starts": 0, "reason": reason, "detail": detail}
+        known = {"starts": 0, "reason": reason, "detail": detail}
         with self._transaction():
             self._set(job, **{**known, "state": State.QUARANTINE, **facts})
         return self.job(job.id)
