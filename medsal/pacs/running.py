@@ -77,7 +77,7 @@ class Run(Loop):
     def _session(self, stages: Sequence[State], wanted: Wanted | None = None, *, once: bool = True) -> int:
         from medsal.bundle.running import terminable
 
-        with terminable(), quiet(), self.opened(stages):
+        with terminable(), self.opened(stages):
             if wanted is not None:
                 self.look(wanted)
             self.work()

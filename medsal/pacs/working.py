@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 from medsal.bundle.exits import ALL_FAILED, DONE, NOTHING, SOME_FAILED
+from medsal.dicom.phi import quiet
 from medsal.dicom.progress import Lines
 from medsal.pacs.client import Client, Study, Wanted, connect
 from medsal.pacs.finding import Finder
@@ -138,8 +139,9 @@ class Loop:
         """
         finder = self.finder
         try:
-            studies = finder.studies(wanted)
-            jobs = finder.enter(studies, quiet_seconds)
+            with quiet():
+                studies = finder.studies(wanted)
+                jobs = finder.enter(studies, quiet_seconds)
         except Trouble as trouble:
             self.link.failed()
             _LOG.warning("node %s cannot be asked: %s", self.node.name, trouble)
@@ -155,9 +157,22 @@ class Loop:
     def work(self) -> None:
         """Do every step that is due and can be done now."""
         self.lines.total = self.lines.count + len(self.left())
-        while not self.stopping and (job := self.ledger.claim(self.node.name, self.setup, self._possible())):
-            self.seen.add(job.id)
+        while not self.stopping and self.one():
+            pass
+
+    def one(self) -> bool:
+        """Do one step.
+
+        Returns:
+            False where none is due.
+        """
+        job = self.ledger.claim(self.node.name, self.setup, self._possible())
+        if job is None:
+            return False
+        self.seen.add(job.id)
+        with quiet():
             self._report(self._step(job))
+        return True
 
     def _possible(self) -> list[State]:
         """Stages whose next steps can be done now: the node is there, and there is room."""
