@@ -115,6 +115,7 @@ class Loop:
             self._tidy()
             if self.stages != (State.COMPUTED,):
                 self.ledger.adopt(self.node.name, self.setup)
+            self.lines = Lines(0)  # its clock runs from here
             yield
 
     def _tidy(self) -> None:
