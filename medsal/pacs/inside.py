@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -30,6 +31,7 @@ from medsal.pacs.troubles import Problem, Trouble
 BEGUN = b"begun"
 """First message: the process is in a group of its own, and the clock may run."""
 _SPARE = 2  # times the memory limit; no single allocation may be larger, whoever watches
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _PATIENCE = 60.0  # seconds for a process that was left behind to end
 
 
@@ -69,6 +71,8 @@ def _said(asked: Mapping[str, Any]) -> dict[str, Any]:
             return {"usage": CLEANER.clean(" ".join(str(cause).split()))}
         if isinstance(cause, MedsalError):
             return {"problem": _problem(cause), "detail": CLEANER.clean(" ".join(str(cause).split()))}
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            return {"problem": Problem.DISK_FULL, "detail": os.strerror(cause.errno)}
         logging.getLogger("medsal").debug("ended", exc_info=cause)
         return {"problem": Problem.CRASHED, "detail": type(cause).__name__}
 
