@@ -15,6 +15,7 @@ from medsal.pacs.nodes import Node, Site, Work
 from medsal.pacs.spool import object_name
 from medsal.pacs.troubles import Problem, Trouble
 from tests.dicom.builders import save, slices_of
+from tests.dicom.bundles_made import volume_bundle
 
 QUICK = Work(seconds=60, memory_gib=4.0, tries=3, backoff=0.05, backoff_max=0.1, free_gib=0.0, quiet_seconds=0.0)
 """Limits for tests."""
@@ -118,3 +119,13 @@ class Archive:
         """What of a study was made by medsal."""
         headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in self.held[study_uid(name)].values()]
         return [one for one in headers if one.Manufacturer == "medsal"]
+
+
+def trapped_bundle(root: Path) -> Path:
+    """A bundle of volumes that crashes, hangs or eats memory by the number of slices, see `tests.pacs.traps`."""
+    bundle = volume_bundle(root)
+    path = bundle / "configs/inference.json"
+    config = json.loads(path.read_text())
+    config["preprocessing"]["transforms"].insert(2, {"_target_": "tests.pacs.traps.Trapd", "keys": "image"})
+    path.write_text(json.dumps(config))
+    return bundle
