@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from medsal.pacs.associations import Talk, associate, context
+from medsal.pacs.associations import NotOffered, Talk, associate, context
 from medsal.pacs.nodes import Node
 from medsal.pacs.receiving import receiving
 from medsal.pacs.retrieve import holdings
@@ -22,6 +22,8 @@ _LOG = logging.getLogger("medsal")
 
 COMMITMENT, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 """Storage commitment push model: SOP class, and its well-known instance."""
+
+_GRACE = 0.05  # seconds for the answer to the report, before the association that it came over is released
 
 
 def confirm(node: Node, study_uid: str, uids: Sequence[str], classes: Mapping[str, str]) -> frozenset[str]:
@@ -120,10 +122,8 @@ def committed(node: Node, objects: Mapping[str, str]) -> frozenset[str] | None:
             open_ones.enter_context(receiving(node, [offered], handlers, lambda *_: None))
         try:
             talk = open_ones.enter_context(associate(node, [context(COMMITMENT)], (), handlers))
-        except Trouble as trouble:
-            if trouble.problem is Problem.NOT_ACCEPTED:
-                return None
-            raise
+        except NotOffered:
+            return None
         _ask(talk, report, objects)
         _wait(talk, report)
     return report.kept
@@ -151,5 +151,8 @@ def _ask(talk: Talk, report: Report, objects: Mapping[str, str]) -> None:
 def _wait(talk: Talk, report: Report) -> None:
     end = time.monotonic() + talk.node.timeout
     while not report.came.wait(0.05):
-        if time.monotonic() > end or not (talk.open or talk.node.receive_port):
+        if not (talk.open or talk.node.receive_port):
+            raise talk.lost()
+        if time.monotonic() > end:
             raise Trouble(Problem.TIMEOUT, f"{talk.node.name}: no report of storage commitment")
+    time.sleep(_GRACE)
