@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
@@ -18,9 +16,11 @@ import pytest
 
 from medsal.pacs.jobs import State
 from medsal.pacs.ledger import FILE, Ledger
+from medsal.pacs.nodes import Listening
 from medsal.pacs.strays import ARRIVED
 from medsal.pacs.troubles import Problem
 from medsal.pacs.watching import Watch
+from tests.dicom.tools import program
 from tests.pacs.archive import QUICK, Archive, Remembered, site_of, study_files, study_uid, trapped_bundle
 from tests.pacs.servers import HOST, free_port, wait_for
 
@@ -233,50 +233,45 @@ def test_it_looks_as_many_days_back_as_it_is_told(eye):
     assert eye.watch._now_wanted().date == f"{today}-"
 
 
-WATCHES = """
-import json, sys
-from pathlib import Path
-from medsal.pacs.nodes import Listening, Node
-from medsal.pacs.watching import Watch
-from tests.pacs.archive import QUICK, site_of
-from tests.pacs.loop_process import _node
-folder, bundle, node, port = sys.argv[1:]
-site = site_of(Path(folder), Path(bundle), Node(**_node(json.loads(node))), QUICK, listener=Listening(port=int(port)))
-with Watch(site, "orthanc", every=0.5, days=40000) as watch:
-    sys.exit(watch.watch())
-"""
-
-
 def test_a_real_watch_takes_what_orthanc_has_and_sends_and_ends_when_told(orthanc, tmp_path, bundle):
-    """Two studies: one that Orthanc has, one that it sends to the listener; SIGTERM ends all processes."""
+    """Two studies: one that Orthanc has, one that is sent to the listener; then SIGTERM."""
     orthanc.clear()
     orthanc.upload(study_files(tmp_path / "made", "asked for"))
-    port, folder = free_port(), tmp_path / "site"
-    words = [str(folder), str(bundle), json.dumps(dataclasses.asdict(orthanc.node)), str(port)]
-    environment = {**os.environ, "LOOP_MARK": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "-c", WATCHES, *words], env=environment)
-    try:
-        wait_for(lambda: done(folder) == 1, 120)
-        sent = study_files(tmp_path / "made", "sent")
-        subprocess.run(["storescu", "-aec", "MEDSAL", HOST, str(port), *map(str, sent)], check=True)
-        wait_for(lambda: done(folder) == 2, 60)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
-    with Ledger(folder / FILE) as ledger:
-        assert {job.study: job.source for job in ledger.rows()} == {
-            study_uid("asked for"): "node",
-            study_uid("sent"): "listener",
-        }
-        own = ledger.own(study_uid("asked for")) | ledger.own(study_uid("sent"))
+    listening, folder = Listening(port=free_port()), tmp_path / "site"
+    site = site_of(folder, bundle, orthanc.node, dataclasses.replace(QUICK, quiet_seconds=1.5), listener=listening)
+
+    def hand() -> None:
+        try:
+            wait_for(lambda: done(folder) == 1, 120)
+            sent = map(str, study_files(tmp_path / "made", "sent"))
+            words = [program("storescu", "Debian package dcmtk"), "-aec", "MEDSAL", HOST, str(listening.port), *sent]
+            subprocess.run(words, check=True)
+            wait_for(lambda: done(folder) == 2, 120)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with Watch(site, "orthanc", every=0.5, days=40000) as watch, ThreadPoolExecutor(1) as hands:
+        handed = hands.submit(hand)
+        assert watch.watch() == 0
+        handed.result()
+        jobs = {job.study: job.source for job in watch.ledger.rows()}
+        own = watch.ledger.own(study_uid("asked for")) | watch.ledger.own(study_uid("sent"))
+    assert jobs == {study_uid("asked for"): "node", study_uid("sent"): "listener"}
     images = {str(pydicom.dcmread(path).SOPInstanceUID) for path in (tmp_path / "made" / "asked for").iterdir()}
     assert orthanc.instances() == own | images
     assert len(own) == 20
 
 
 def done(folder: Path) -> int:
-    with contextlib.suppress(Exception), Ledger(folder / FILE, read_only=True) as ledger:
+    if not (folder / FILE).exists():
+        return 0
+    with Ledger(folder / FILE, read_only=True) as ledger:
         return ledger.counts()["done"]
-    return 0
+
+
+def test_a_second_signal_ends_it_at_once_and_an_interrupt_says_so(eye):
+    eye.watch._signalled(signal.SIGINT, None)
+    assert eye.watch.stopping
+    assert eye.watch.interrupted
+    with pytest.raises(KeyboardInterrupt):
+        eye.watch._signalled(signal.SIGTERM, None)

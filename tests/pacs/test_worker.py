@@ -180,6 +180,7 @@ def test_only_the_log_comes_out_and_nothing_of_the_patient(place, site, first, c
     assert "CANARY" not in err.upper()
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_who_asked(place, site, first):
     """The process that asks is killed while a study hangs: neither the worker nor its server stays behind."""
     study_files(place, "orphan", HANGS)
