@@ -85,7 +85,7 @@ def test_woken_is_not_passed() -> None:
     for kind in (threading.Event, Checkpoint):
         passed[kind] = 0
         for _ in range(50):
-            thread = threading.Thread()  # stands for an association
+            thread = threading.Thread(daemon=True)  # stands for an association
             thread._kill = False
             gate = kind() if kind is threading.Event else kind(thread)
             gate.clear()
@@ -106,6 +106,29 @@ def test_woken_is_not_passed() -> None:
             thread.join()
     assert passed[threading.Event] > 0
     assert passed[Checkpoint] == 0
+
+
+def test_clear_waits_until_the_reactor_stands_still() -> None:
+    """Whoever has passed the gate finishes what it does before the other side goes on."""
+    thread = threading.Thread(daemon=True)
+    thread._kill = False
+    gate = Checkpoint(thread)
+    doing, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        gate.wait()
+        doing.set()
+        time.sleep(0.1)
+        done.set()
+        gate.wait()
+
+    thread.run = work
+    thread.start()
+    doing.wait()
+    gate.clear()
+    assert done.is_set()
+    gate.set()
+    thread.join()
 
 
 def reactor_of(guarded: bool) -> Association:
