@@ -15,6 +15,10 @@ _HOME = {
     "Wanted": "client",
     "connect": "client",
     "DimseClient": "dimse",
+    "STATES": "jobs",
+    "Job": "jobs",
+    "State": "jobs",
+    "Ledger": "ledger",
     "Listener": "listener",
     "Listening": "nodes",
     "Node": "nodes",
@@ -22,13 +26,17 @@ _HOME = {
     "Tls": "nodes",
     "Work": "nodes",
     "load_site": "nodes",
+    "Run": "running",
+    "explain_pulled": "running",
     "Held": "spool",
     "Spool": "spool",
     "object_name": "spool",
     "PROBLEMS": "troubles",
     "Problem": "troubles",
     "Trouble": "troubles",
+    "Watch": "watching",
     "WebClient": "web",
+    "explain_study": "worker",
 }
 
 __all__ = list(_HOME)
