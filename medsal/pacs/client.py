@@ -1,0 +1,168 @@
+"""What can be asked of a node, however it is spoken to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from medsal.pacs.nodes import Node
+from medsal.pacs.troubles import Problem
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that a node has; nothing else of the patient is kept.
+
+    Attributes:
+        uid: study instance UID.
+        instances: number of its objects; None where the node does not say.
+        modalities: of its series; empty where the node does not say.
+        date: YYYYMMDD; empty where unknown.
+    """
+
+    uid: str
+    instances: int | None = None
+    modalities: tuple[str, ...] = ()
+    date: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Matching keys of a query; empty ones match everything.
+
+    Attributes:
+        study_uids: study instance UIDs.
+        patient_id: patient's ID.
+        accession: accession number.
+        date: YYYYMMDD, or a range such as 20250101-20250131.
+        modality: that a study must hold.
+        description: of the study, with wildcards.
+    """
+
+    study_uids: tuple[str, ...] = ()
+    patient_id: str = ""
+    accession: str = ""
+    date: str = ""
+    modality: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one object that was to be sent.
+
+    Attributes:
+        uid: its SOP instance UID; empty where it has none.
+        problem: None where the node has it now.
+        detail: of it.
+    """
+
+    uid: str
+    problem: Problem | None = None
+    detail: str = ""
+
+
+class Client(Protocol):
+    """A node as the rest of medsal sees it. Every method raises `Trouble` and nothing else where the node fails."""
+
+    node: Node
+
+    def echo(self) -> None:
+        """Ask whether the node is there and speaks with us."""
+
+    def find(self, wanted: Wanted) -> list[Study]:
+        """Look for studies.
+
+        Args:
+            wanted: matching keys.
+        """
+
+    def instances(self, study_uid: str) -> frozenset[str] | None:
+        """The objects that the node holds of a study.
+
+        Args:
+            study_uid: study instance UID.
+
+        Returns:
+            Their SOP instance UIDs; None where it cannot be asked.
+        """
+
+    def fetch(self, study_uid: str, folder: Path) -> int:
+        """Fetch a study, or what is missing of it.
+
+        Args:
+            study_uid: study instance UID.
+            folder: where its files go, each there whole or not at all, under a pseudonym.
+
+        Returns:
+            Number of its objects that are in the folder.
+        """
+
+    def store(self, files: Sequence[Path], done: Callable[[Sent], None] | None = None) -> list[Sent]:
+        """Send objects; one that cannot be sent does not stop the others.
+
+        Args:
+            files: DICOM files.
+            done: told of each as it is known.
+
+        Returns:
+            What became of each, in the order of the files.
+        """
+
+    def confirm(self, study_uid: str, uids: Sequence[str]) -> frozenset[str]:
+        """Ask whether the node keeps what was sent.
+
+        Args:
+            study_uid: study instance UID.
+            uids: SOP instance UIDs.
+
+        Returns:
+            Those that it does not keep.
+        """
+
+
+class Mixed:
+    """A node that is asked, read and written in different ways.
+
+    Args:
+        node: the node.
+        asked: for `echo`, `find` and `instances`.
+        read: for `fetch`.
+        written: for `store` and `confirm`.
+    """
+
+    def __init__(self, node: Node, asked: Client, read: Client, written: Client) -> None:
+        self.node = node
+        self.asked, self.read, self.written = asked, read, written
+        self.find, self.instances, self.fetch = asked.find, asked.instances, read.fetch
+        self.store, self.confirm = written.store, written.confirm
+
+    def echo(self) -> None:
+        """Ask over every way that is used."""
+        for client in dict.fromkeys((self.asked, self.read, self.written)):
+            client.echo()
+
+
+def connect(node: Node) -> Client:
+    """Something to speak with a node.
+
+    Args:
+        node: of a site.
+
+    Returns:
+        A client; nothing is sent before one of its methods is called.
+    """
+    from medsal.pacs.dimse import DimseClient
+
+    dimse = DimseClient(node)
+    if not node.uses_web:
+        return dimse
+    from medsal.pacs.web import WebClient
+
+    web: Client = WebClient(node)
+    asked = web if node.query == "web" else dimse
+    read = web if node.retrieve == "web" else dimse
+    written = web if node.send_by == "web" else dimse
+    return web if asked is read is written else Mixed(node, asked, read, written)
