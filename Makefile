@@ -5,7 +5,7 @@ BUNDLE = bundles/mri_tle_efficientnet
 OUT ?= $(CURDIR)/demo_out
 PYTEST = OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: demo test lint types train train-cxr gate slow benchmark tour-pacs servers clean
+.PHONY: demo test lint types train train-cxr gate slow benchmark tour-pacs servers viewers clean
 
 # What the tests of DICOM and of the PACS talk to: servers, a second opinion, a validator, a browser. Debian, as root.
 SERVERS = orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools chromium
@@ -20,6 +20,9 @@ test: $(BIN)/.installed-dev
 
 slow: $(BIN)/.installed-dev
 	$(PYTEST) -m slow
+
+viewers: $(BIN)/.installed-dev
+	$(PYTEST) -m slow tests/pacs/test_ohif.py
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .

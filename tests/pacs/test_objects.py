@@ -6,6 +6,7 @@ import io
 import json
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -18,6 +19,7 @@ from medsal.dicom.model import load_model
 from medsal.dicom.save import results
 from medsal.dicom.sources import SERIES_NUMBERS, open_study
 from medsal.dicom.uids import derived_uid
+from medsal.dicom.units import find
 from medsal.pacs import Wanted, connect
 from tests.dicom.builders import AXIAL, CORONAL, DX, SAGITTAL, film, oblique, save, save_all, slices_of
 from tests.dicom.bundles_made import film_bundle
@@ -84,14 +86,6 @@ def asked(archive, path):
         return error.code
 
 
-def identifier(archive, uid):
-    """How Orthanc calls an object."""
-    query = json.dumps({"Level": "Instance", "Query": {"SOPInstanceUID": uid}}).encode()
-    with urllib.request.urlopen(f"{archive.url}/tools/find", data=query, timeout=30) as answer:
-        (found,) = json.loads(answer.read())
-    return found
-
-
 @pytest.fixture(scope="module")
 def maps(orthanc, tmp_path_factory):
     """SEG and Parametric Map of a map of another grid than its series, in five orientations, back from the archive."""
@@ -149,7 +143,7 @@ def test_the_archive_survives_a_preview_of_every_object_and_the_validator_finds_
     shown = {}
     for name, files in every_default_object(orthanc, tmp_path).items():
         for uid, path in there_and_back(orthanc, files, tmp_path / name / "back").items():
-            result, place = pydicom.dcmread(path), f"/instances/{identifier(orthanc, uid)}"
+            result, place = pydicom.dcmread(path), f"/instances/{orthanc.lookup(uid)[0]}"
             kind = kind_of(path)
             assert not dciodvfy(path), (name, kind)
             for way in ("preview", "image-uint8", "image-uint16", "rendered", "matlab"):
@@ -158,7 +152,8 @@ def test_the_archive_survives_a_preview_of_every_object_and_the_validator_finds_
             asked(orthanc, f"{web}/rendered")
             asked(orthanc, f"{web}/metadata")
             frames = [
-                asked(orthanc, f"{place}/frames/{number}/preview") for number in range(int(result.get("NumberOfFrames", 1)))
+                asked(orthanc, f"{place}/frames/{number}/preview")
+                for number in range(int(result.get("NumberOfFrames", 1)))
             ]
             shown.setdefault((kind, name), []).append((result, frames))
             assert json.loads(asked(orthanc, "/system"))["Version"], (name, kind)
@@ -189,8 +184,6 @@ def test_a_region_of_a_film_comes_back_with_its_plane(orthanc, tmp_path):
 
 @pytest.mark.parametrize("way", ["get", "web"])
 def test_polarity_twins_are_one_film_to_a_model_and_in_its_overlay(orthanc, way, tmp_path):
-    from dataclasses import replace
-
     orthanc.clear()
     model = load_model(film_bundle(tmp_path / "bundle"), methods=["gradcam"], device="cpu")
     ramp = np.arange(600).reshape(20, 30) * 6 % 4096
@@ -202,7 +195,8 @@ def test_polarity_twins_are_one_film_to_a_model_and_in_its_overlay(orthanc, way,
         connect(node).fetch(derived_uid(name), tmp_path / name / "fetched")
         (path,) = (tmp_path / name / "fetched").rglob("*.dcm")
         assert pydicom.dcmread(path).PhotometricInterpretation == made.PhotometricInterpretation
-        image = model.loader.read_files([path]) if hasattr(model.loader, "read_files") else read_film(path, voi="any", scaled=True)
+        (series,) = find(path).series
+        image = model.loader.read(series)
         inputs.append(model.prepared(image).numpy())
         said = model.explain(image)
         study = open_study(NativeGrid.of(image), said.provenance["gradcam"])
