@@ -15,15 +15,20 @@ _HOME = {
     "Wanted": "client",
     "connect": "client",
     "DimseClient": "dimse",
+    "Listener": "listener",
     "Listening": "nodes",
     "Node": "nodes",
     "Site": "nodes",
     "Tls": "nodes",
     "Work": "nodes",
     "load_site": "nodes",
+    "Held": "spool",
+    "Spool": "spool",
+    "object_name": "spool",
     "PROBLEMS": "troubles",
     "Problem": "troubles",
     "Trouble": "troubles",
+    "WebClient": "web",
 }
 
 __all__ = list(_HOME)
