@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from medsal.dicom.uids import valid_uid
+from medsal.errors import UsageError
 from medsal.pacs.nodes import Node
 from medsal.pacs.troubles import Problem
+
+_DATES = re.compile(r"\d{8}|\d{8}-|-\d{8}|\d{8}-\d{8}")
+_MODALITY = re.compile(r"[A-Z0-9_]{1,16}")
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,14 @@ class Wanted:
     date: str = ""
     modality: str = ""
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(valid_uid(one) for one in self.study_uids):
+            raise UsageError("study: wanted study instance UIDs, got something else")
+        if self.date and not _DATES.fullmatch(self.date):
+            raise UsageError(f"date: wanted YYYYMMDD, or a range such as 20250101-20250131, got {self.date!r}")
+        if self.modality and not _MODALITY.fullmatch(self.modality):
+            raise UsageError(f"modality: wanted one such as MR, got {self.modality!r}")
 
 
 @dataclass(frozen=True)

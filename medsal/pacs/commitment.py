@@ -45,7 +45,10 @@ def confirm(node: Node, study_uid: str, uids: Sequence[str], classes: Mapping[st
     if node.commit:
         known = {**(held or {}), **classes}
         asked = {uid: known[uid] for uid in uids if known.get(uid)}
-        kept = committed(node, asked)
+        if held is not None and any(uid in held for uid in uids if uid not in asked):
+            kept = None  # without the SOP class of each it cannot be asked
+        else:
+            kept = committed(node, asked)
         if kept is not None:
             return frozenset(uids) - kept
         _LOG.warning("%s: no storage commitment; it was asked what it holds instead", node.name)

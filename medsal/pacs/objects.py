@@ -131,17 +131,18 @@ class Inbox:
     def _belongs(self, event: Event, uid: str, sop_class: str) -> int:
         """Whether the header says what the request says: a mix-up of patients must not pass."""
         from pydicom.filereader import read_dataset
+        from pydicom.tag import Tag
         from pydicom.uid import UID
 
+        tags: list[Any] = [Tag(tag) for tag in _CHECKED]
         syntax = UID(event.context.transfer_syntax)
-        tags: list[Any] = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"]
         data: Any = event.request.DataSet  # type: ignore[union-attr]  # that of a C-STORE has one
         try:
             data.seek(0)
             header = read_dataset(
                 data, syntax.is_implicit_VR, syntax.is_little_endian, None, _pixels, specific_tags=tags
             )
-            said = tuple(str(header.get(keyword)) for keyword in tags)
+            said = tuple(str(header[tag].value) for tag in _CHECKED)
         except Exception:  # noqa: BLE001  damaged objects raise nearly everything; this one is refused
             return NOT_UNDERSTOOD
         return TAKEN if said == (sop_class, uid, self.study_uid) else WRONG
@@ -153,4 +154,5 @@ def _pixels(tag: Any, vr: str | None, length: int) -> bool:  # noqa: ARG001  (th
 
 
 _STUDY_UID = 0x0020000D
+_CHECKED = (0x00080016, 0x00080018, _STUDY_UID)  # SOP class, SOP instance, study
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}

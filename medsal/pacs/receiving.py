@@ -5,9 +5,14 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import socketserver
+import ssl
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pynetdicom.transport import ThreadedAssociationServer
 
 from medsal.pacs.nodes import Node
 from medsal.pacs.reactor import at_once, prepare
@@ -20,6 +25,75 @@ if TYPE_CHECKING:
 Networks: TypeAlias = list[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 _LOG = logging.getLogger("medsal")
+_POLL = 0.05  # seconds between two looks at whether the port is to be closed
+
+
+class Server(ThreadedAssociationServer):
+    """A server that no peer can block: who is not allowed is let go at once, and handshakes run in threads.
+
+    Attributes:
+        networks: that may connect.
+        patience: seconds to wait for a peer.
+    """
+
+    networks: Networks = []  # noqa: RUF012  (pynetdicom makes the object; `receiving` sets it before it serves)
+    patience: float = 30.0
+    daemon_threads = True
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take a connection, without the handshake of TLS.
+
+        Returns:
+            It, and the address of the peer.
+        """
+        connection, address = self.socket.accept()  # type: ignore[union-attr]  # open as long as it serves
+        at_once(connection, self.patience)
+        if self.ssl_context is not None:
+            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002  (as it is called)
+        """Whether a peer may connect.
+
+        Args:
+            request: its connection.
+            client_address: where it comes from.
+
+        Returns:
+            True or False.
+        """
+        address = ipaddress.ip_address(client_address[0])
+        may = any(address in network for network in self.networks)
+        if not may:
+            _LOG.warning("a connection from an address that is not allowed was refused")
+        return may
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands, and begin the association.
+
+        Args:
+            request: the connection.
+            client_address: where it comes from.
+        """
+        if isinstance(request, ssl.SSLSocket):
+            request.do_handshake()
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  (as it is called)
+        """Say that a connection failed, without the traceback that the library would print.
+
+        Args:
+            request: the connection.
+            client_address: where it comes from.
+        """
+        _LOG.warning("a connection to the port for answers failed before it was an association")
+
+    def end(self) -> None:
+        """Close the port, and end what still goes on over it."""
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()
+        for association in self.active_associations:
+            association.abort()
 
 
 @contextmanager
@@ -46,33 +120,27 @@ def receiving(
     from pynetdicom import AE, evt
 
     prepare()
+    networks = allowed(node)
     entity = AE(ae_title=node.own_title)
     entity.supported_contexts = list(contexts)
     entity.require_called_aet = True
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = node.timeout
     entity.maximum_pdu_size = 65536
     secure = server_context(node.tls) if node.tls is not None else None
-    every: list[Any] = [(evt.EVT_CONN_OPEN, _opened, [node, allowed(node)]), (evt.EVT_DATA_RECV, beat), *handlers]
+    every: list[Any] = [(evt.EVT_DATA_RECV, beat), *handlers]
     place = (node.receive_host, node.receive_port)
     try:
-        server = entity.start_server(place, block=False, ssl_context=secure, evt_handlers=every)
+        server: Any = entity.make_server(place, ssl_context=secure, evt_handlers=every, server_class=Server)
     except OSError as error:
         raise Trouble(Problem.BUSY, f"port {node.receive_port}: {error.strerror or type(error).__name__}") from None
+    server.networks, server.patience = networks, node.timeout
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL,), daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        entity.shutdown()
-        if server is not None:
-            server.server_close()
-
-
-def _opened(event: Any, node: Node, networks: Networks) -> None:
-    address = ipaddress.ip_address(event.address[0])
-    if any(address in network for network in networks):
-        at_once(event.assoc.dul.socket.socket, node.timeout)
-    else:
-        _LOG.warning("%s: a connection from another address was refused", node.name)
-        event.assoc.abort()
+        server.end()
+        thread.join()
 
 
 def allowed(node: Node) -> Networks:

@@ -96,27 +96,40 @@ def groups(classes: Iterable[str], contexts_each: int) -> Iterator[list[str]]:
     """Divide SOP classes so that those of each group fit into an association, with one context to spare.
 
     Args:
-        classes: UIDs, some perhaps empty; where none is known, the usual ones are taken.
+        classes: UIDs; empty ones where an archive does not say them.
         contexts_each: presentation contexts for each.
 
     Yields:
         Groups.
     """
-    known = sorted(set(classes) - {""}) or usual()
+    given = set(classes)
+    known = sorted(given - {""})
     most = max(1, (MOST_CONTEXTS - 1) // contexts_each)
+    if "" in given or not known:
+        images = [one for one in IMAGES if one not in known]
+        others = [one for one in storage() if one not in known and one not in IMAGES]
+        known = [*known, *images, *others[: max(0, most - len(known) - len(images))]]
     for start in range(0, len(known), most):
         yield known[start : start + most]
 
 
-def usual() -> list[str]:
-    """SOP classes of storage that are asked for where an archive does not say which it holds.
+IMAGES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{end}"
+    for end in "1 1.1 1.1.1 1.2 2 2.1 4 4.1 4.4 7 20 128 12.1 6.1 66.4 88.33 88.22 11.1".split()
+)
+"""What is asked for first where an archive does not say what it holds: films, CT, MR, captures, nuclear medicine,
+angiography, ultrasound, segmentations, reports, presentation states."""
+
+
+def storage() -> list[str]:
+    """SOP classes of storage that pynetdicom knows.
 
     Returns:
-        Their UIDs, images of the commonest kinds among them.
+        Their UIDs.
     """
-    from pynetdicom import StoragePresentationContexts
+    from pynetdicom import AllStoragePresentationContexts
 
-    return [str(one.abstract_syntax) for one in StoragePresentationContexts]
+    return [str(one.abstract_syntax) for one in AllStoragePresentationContexts]
 
 
 def by_get(node: Node, study_uid: str, inbox: Inbox, classes: Sequence[str], syntaxes: Sequence[str]) -> None:
@@ -219,7 +232,8 @@ def _outcome(
     there = len(held) - len(missing) if held is not None else len(list(inbox.folder.glob("object-*.dcm")))
     if failure is not None and failure.problem is Problem.DISK_FULL:
         raise failure
-    if failure is not None and not there:
+    ours = inbox.refused and failure is not None and failure.problem in {Problem.OUT_OF_RESOURCES, Problem.REJECTED}
+    if failure is not None and not there and not ours:
         raise failure
     refused = f", {inbox.refused} of another study or damaged" if inbox.refused else ""
     if not there:
