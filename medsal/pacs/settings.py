@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsal.dicom.sources import SERIES_NUMBERS
 from medsal.errors import UsageError
 from medsal.pacs import wanting
 from medsal.pacs.wanting import (
@@ -27,7 +26,7 @@ from medsal.pacs.wanting import (
     whole,
 )
 
-KINDS = some_of(*SERIES_NUMBERS)
+KINDS = some_of("sc", "seg", "pm", "sr")  # of medsal.dicom.sources, which a listener has no memory for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,15 +17,16 @@ import filecmp
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsal.dicom.phi import pseudonym, sealed
+from medsal.dicom.phi import pseudonym
 from medsal.dicom.reasons import Reason, Refusal
-from medsal.dicom.safe import LIMITS, Limits, open_file
+from medsal.dicom.safe import LIMITS, Limits, Opened, open_file
 from medsal.dicom.uids import valid_uid
-from medsal.pacs.nodes import Work
 from medsal.pacs.parts import Part, disk_trouble, move_into, private_folder
+from medsal.pacs.settings import Work
 from medsal.pacs.strays import ARRIVED, reject, remove_empty, strays
 from medsal.pacs.troubles import Problem, Trouble
 from medsal.pacs.usage import Usage
@@ -127,11 +128,12 @@ class Spool:
         with disk_trouble():
             return Part(self.incoming)
 
-    def take(self, path: Path) -> Held:
+    def take(self, path: Path, check: Callable[[Opened], None] | None = None) -> Held:
         """Move a whole file into its study. One that is there already, byte for byte, stays; another is replaced.
 
         Args:
             path: on the same disk.
+            check: told of its header; the file stays where it is if that raises.
 
         Returns:
             The study, with 1 for the number of its files.
@@ -146,6 +148,8 @@ class Spool:
         study_uid, sop_uid = opened.text("StudyInstanceUID"), opened.uid
         if not (valid_uid(study_uid) and valid_uid(sop_uid)):  # a DICOMDIR has none
             raise Refusal(Reason.INVALID_UID, "SOPInstanceUID", path)
+        if check is not None:
+            check(opened)
         place = self.study(study_uid) / object_name(sop_uid)
         with disk_trouble():
             size = path.stat().st_size
@@ -275,13 +279,8 @@ def study_of(path: Path, limits: Limits = LIMITS) -> str:
 
 def _value(path: Path, keyword: str, limits: Limits) -> str:
     with contextlib.suppress(Refusal):  # it is looked at, and rejected, where it is adopted or explained
-        return _read(path, keyword, limits)
+        return open_file(path, limits).text(keyword)
     return ""
-
-
-@sealed
-def _read(path: Path, keyword: str, limits: Limits) -> str:
-    return open_file(path, limits).text(keyword)
 
 
 def _touch(folder: Path) -> float:
