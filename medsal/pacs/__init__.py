@@ -25,9 +25,17 @@ _HOME = {
     "Held": "spool",
     "Spool": "spool",
     "object_name": "spool",
+    "STATES": "jobs",
+    "Job": "jobs",
+    "State": "jobs",
+    "Ledger": "ledger",
+    "Run": "running",
+    "explain_pulled": "running",
     "PROBLEMS": "troubles",
     "Problem": "troubles",
     "Trouble": "troubles",
+    "Watch": "watching",
+    "explain_study": "worker",
     "WebClient": "web",
 }
 

@@ -20,7 +20,7 @@ _TABLES = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, study TEXT NOT NULL, node TEXT NOT NULL, setup TEXT NOT NULL, source TEXT NOT NULL,
     state TEXT NOT NULL, stage TEXT NOT NULL, seen INTEGER, held TEXT NOT NULL DEFAULT '',
-    inputs TEXT NOT NULL DEFAULT '', answered TEXT NOT NULL DEFAULT '', tries INTEGER NOT NULL DEFAULT 0,
+    inputs TEXT NOT NULL DEFAULT '', tries INTEGER NOT NULL DEFAULT 0,
     starts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
     detail TEXT NOT NULL DEFAULT '', counts TEXT NOT NULL DEFAULT '{}', created REAL NOT NULL, changed REAL NOT NULL);
 CREATE INDEX jobs_by_state ON jobs (node, state, due);

@@ -46,8 +46,8 @@ STAGES = (State.NEW, State.FETCHED, State.COMPUTED)
 """States in which a step begins; what is waiting keeps the one that it goes back to."""
 DOING = {State.NEW: State.FETCHING, State.FETCHED: State.COMPUTING, State.COMPUTED: State.SENDING}
 """Where a job stands while its next step is at work."""
-OPEN = (*STAGES, *DOING.values(), State.WAITING)
-"""States of jobs that go on by themselves."""
+ENDED = (State.DONE, State.NOTHING, State.QUARANTINE)
+"""States of jobs that go on only when their study changes, or somebody asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,7 @@ class Job:
         stage: what is here of it: ``new`` nothing, ``fetched`` images, ``computed`` results.
         seen: number of objects that the node said it has, when it was last looked at; None where unknown.
         held: digest of the objects that the node had then, results of ours left out.
-        inputs: digest of the images that were fetched.
-        answered: of those that the last end of the job (done, nothing, quarantine) was about.
+        inputs: digest of the images that were explained.
         tries: failed tries of the step that it stands at.
         starts: how often explaining it was begun without an end.
         due: when its next step may begin (seconds since 1970).
@@ -86,7 +85,6 @@ class Job:
     seen: int | None
     held: str
     inputs: str
-    answered: str
     tries: int
     starts: int
     due: float
@@ -120,7 +118,7 @@ class Job:
         Returns:
             Name -> value; the study by its pseudonym.
         """
-        hidden = {"study", "held", "inputs", "answered"}
+        hidden = {"study", "held", "inputs"}
         shown = {name: value for name, value in vars(self).items() if name not in hidden}
         return {"study": self.name, **shown}
 

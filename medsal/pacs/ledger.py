@@ -11,8 +11,8 @@ from typing import Any
 from medsal.dicom.phi import CLEANER
 from medsal.errors import UsageError
 from medsal.files import json_bytes
-from medsal.pacs.books import Books
-from medsal.pacs.jobs import DOING, STAGES, Job, Result, State, job_id
+from medsal.pacs.jobs import DOING, STAGES, Job, State, job_id
+from medsal.pacs.made import Made
 from medsal.pacs.troubles import Trouble
 
 FILE = "ledger.sqlite"
@@ -20,8 +20,8 @@ FILE = "ledger.sqlite"
 _LONGEST = 300  # characters of a detail
 
 
-class Ledger(Books):
-    """The jobs of a site; arguments and errors are those of `Books`."""
+class Ledger(Made):
+    """The jobs of a site, and what they made; arguments and errors are those of `medsal.pacs.books.Books`."""
 
     def add(
         self, study: str, node: str, setup: str, *, source: str = "node", seen: int | None = None, due: float = 0.0
@@ -184,7 +184,7 @@ class Ledger(Books):
         Returns:
             The job as it is now.
         """
-        known = {"answered": job.inputs or job.held, "starts": 0, "reason": reason, "detail": detail}
+        known = {"starts": 0, "reason": reason, "detail": detail}
         with self._transaction():
             self._set(job, **{**known, "state": State.QUARANTINE, **facts})
         return self.job(job.id)
@@ -270,41 +270,3 @@ class Ledger(Books):
                     base.execute("UPDATE jobs SET id = ?, setup = ? WHERE id = ?", (key, setup, job.id))
                     base.execute("UPDATE results SET job = ? WHERE job = ?", (key, job.id))
         return len(found)
-
-    def put_results(self, job: Job, results: Sequence[Result]) -> None:
-        """Remember what a job has made of its images.
-
-        Args:
-            job: with the digest of its inputs.
-            results: all of them.
-        """
-        with self._transaction() as base:
-            base.execute("DELETE FROM results WHERE job = ? AND inputs = ?", (job.id, job.inputs))
-            rows = [(job.id, job.inputs, one.uid, one.kind, one.file) for one in results]
-            base.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
-
-    def results(self, job: Job) -> list[Result]:
-        """What a job has made of its images as they are now.
-
-        Args:
-            job: which.
-
-        Returns:
-            Its results, by file.
-        """
-        text = "SELECT uid, kind, file FROM results WHERE job = ? AND inputs = ? ORDER BY file"
-        with self._errors():
-            return [Result(**dict(row)) for row in self._base.execute(text, (job.id, job.inputs))]
-
-    def own(self, study: str) -> frozenset[str]:
-        """Everything that was ever made of a study here, for whatever node and setup.
-
-        Args:
-            study: study instance UID.
-
-        Returns:
-            SOP instance UIDs.
-        """
-        text = "SELECT uid FROM results JOIN jobs ON jobs.id = results.job WHERE jobs.study = ?"
-        with self._errors():
-            return frozenset(row[0] for row in self._base.execute(text, (study,)))
