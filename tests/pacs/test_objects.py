@@ -168,9 +168,8 @@ def test_the_archive_survives_a_preview_of_every_object_and_the_validator_finds_
             np.testing.assert_array_equal(
                 pictures[0] if kind == "sc" else np.array(pictures) > 0, pixels if kind == "sc" else pixels > 0
             )
-    assert {(kind, result.Columns % 8 == 0) for (kind, _), all_ in shown.items() for result, _ in all_} >= {
-        ("seg", True), ("seg", False), ("pm", True), ("sc", True),
-    }  # fmt: skip
+    seen = {(kind, result.get("Columns", 0) % 8 == 0) for (kind, _), every in shown.items() for result, _ in every}
+    assert seen >= {("seg", True), ("seg", False), ("pm", True), ("pm", False), ("sc", True), ("sr", True)}
 
 
 def test_a_region_of_a_film_comes_back_with_its_plane(orthanc, tmp_path):
