@@ -105,7 +105,7 @@ def some_of(*allowed: str) -> Want:
     """
     return Want(
         f"a list of any of {', '.join(allowed)}, each once",
-        lambda value: isinstance(value, tuple) and set(value) <= set(allowed) and len(set(value)) == len(value),
+        lambda value: isinstance(value, tuple) and all(one in allowed and value.count(one) == 1 for one in value),
     )
 
 
