@@ -46,16 +46,22 @@ def add_commands(commands: Any) -> None:
         ("pull", "fetch studies into the spool"),
         ("explain", "explain what is in the spool"),
         ("push", "send results that are not at the node yet"),
-        ("run", "find, fetch, explain, send and confirm, once"),
-        ("watch", "do the same again and again, and listen for studies that are sent to us"),
+        ("run", "find, fetch, explain, send and confirm"),
     ):
         command = _node(_command(inner, name, text, _work))
         command.description = f"Exit code {_ENDS}."
-        if name in {"pull", "run", "watch"}:
+        if name in {"pull", "run"}:
             _keys(command)
-        command.set_defaults(dry_run=False)
-        if name != "watch":
-            command.add_argument("--dry-run", action="store_true", help="only say what would be done, and why not more")
+        command.add_argument("--dry-run", action="store_true", help="only say what would be done, and why not more")
+    command.add_argument("--until-done", action="store_true", help="stay until nothing waits for another try")
+    watch = _node(_command(inner, "watch", "run again and again, and listen for what is sent to us", _watch))
+    watch.description = "Ends by SIGTERM with exit code 0, interrupted with 130; 2: the configuration is wrong."
+    _keys(watch)
+    watch.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help="between two looks at the node")
+    watch.add_argument(
+        "--days", type=int, default=2, help="how far back to look, today counting as one; not with --date"
+    )
+    watch.add_argument("--no-poll", action="store_true", help="only listen")
     _books(inner)
 
 
@@ -169,35 +175,32 @@ def _find(asked: argparse.Namespace, site: Site) -> int:
 
 
 def _work(asked: argparse.Namespace, site: Site) -> int:
-    """`pull`, `explain`, `push`, `run` and `watch`."""
-    from medsal.bundle.running import terminable
-    from medsal.pacs import listing
+    """`pull`, `explain`, `push` and `run`."""
     from medsal.pacs.running import Run
 
-    site.node(asked.node)
     with contextlib.closing(Run(site, asked.node)) as run:
         if asked.dry_run:
             return _plan(asked, run)
+        does = {
+            "pull": lambda: run.pull(_wanted(asked)),
+            "explain": run.explain,
+            "push": run.push,
+            "run": lambda: run.run(_wanted(asked), once=not asked.until_done),
+        }
         try:
-            with terminable():
-                code = _does(asked, run)
+            code = does[asked.command]()
         finally:
-            jobs = [job for job in run.ledger.rows(node=asked.node) if job.id in run.seen]
-            sys.stderr.write(f"medsal pacs {asked.command}: {listing.closing(jobs)}\n")
-        if asked.json:
-            _say(asked, "", listing.status_content(jobs, time.time(), every=True))
+            sys.stderr.write(f"{run.closing()}\n")
+        _say(asked, "", run.as_dict())
         return code
 
 
-def _does(asked: argparse.Namespace, run: Run) -> int:
-    if asked.command in {"explain", "push"}:
-        return run.explain() if asked.command == "explain" else run.push()
-    wanted = _wanted(asked)
-    if asked.command == "watch":
-        from medsal.pacs.watching import Watch
+def _watch(asked: argparse.Namespace, site: Site) -> int:
+    from medsal.pacs.watching import Watch
 
-        return Watch(run).watch(wanted)
-    return run.run(wanted) if asked.command == "run" else run.pull(wanted)
+    options = {"days": asked.days, "every": asked.every, "poll": not asked.no_poll}
+    with contextlib.closing(Watch(site, asked.node, wanted=_wanted(asked), **options)) as watch:
+        return watch.watch()
 
 
 def _plan(asked: argparse.Namespace, run: Run) -> int:

@@ -11,7 +11,7 @@ from medsal.dicom.phi import pseudonym
 from medsal.dicom.reasons import REASONS
 from medsal.handlers.progress import duration
 from medsal.pacs.client import Study
-from medsal.pacs.jobs import OPEN, STATES, Job, State
+from medsal.pacs.jobs import STATES, Job, State
 from medsal.pacs.troubles import PROBLEMS
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NAMED = 20
 """Open jobs that a table names; the others are counted."""
+_FINISHED = (State.DONE, State.NOTHING)
 _DAYS = 172800  # seconds from which an age is told in days
 
 
@@ -131,7 +132,7 @@ def status_table(jobs: Sequence[Job], now: float, *, every: bool = False) -> str
     if reasons:
         rows = [(reason, str(number), meaning(reason)) for reason, number in reasons.items()]
         text += "\n" + columns([("reason", "jobs", "meaning"), *rows])
-    named = [job for job in jobs if every or job.state in {*OPEN, State.QUARANTINE}]
+    named = [job for job in jobs if every or job.state not in _FINISHED]
     shown = named if every else named[:_NAMED]
     if shown:
         text += "\n" + jobs_table(shown, now)
@@ -173,7 +174,7 @@ def status_content(jobs: Sequence[Job], now: float, *, every: bool = False) -> d
         Plain types; ages in seconds.
     """
     groups = _by_state(jobs)
-    named = [job for job in jobs if every or job.state in {*OPEN, State.QUARANTINE}]
+    named = [job for job in jobs if every or job.state not in _FINISHED]
     return {
         "counts": {state.value: len(groups.get(state, ())) for state in State},
         "oldest": {state.value: round(now - min(job.changed for job in found), 1) for state, found in groups.items()},
@@ -201,21 +202,6 @@ def _by_state(jobs: Iterable[Job]) -> dict[State, list[Job]]:
     for job in jobs:
         groups.setdefault(job.state, []).append(job)
     return {state: groups[state] for state in State if state in groups}
-
-
-def closing(jobs: Sequence[Job]) -> str:
-    """How the studies that a run had to do with stand at its end.
-
-    Args:
-        jobs: of the ledger.
-
-    Returns:
-        One line.
-    """
-    groups = {state.value: len(found) for state, found in _by_state(jobs).items()}
-    said = ", ".join(f"{number} {state}" for state, number in groups.items())
-    reasons = ", ".join(f"{number} {reason}" for reason, number in reason_counts(jobs).items())
-    return f"{len(jobs)} studies{f': {said}' if said else ''}{f' ({reasons})' if reasons else ''}"
 
 
 def plan(

@@ -168,7 +168,7 @@ def test_step_by_step_then_again(site, archive, capsys):
     assert not list((site().parent / "work").rglob("*.dcm"))
 
     assert pacs(site(), "pull", "archive") == 0
-    assert "3 studies: 3 fetched" in said(capsys)[1]
+    assert "archive: 3 fetched" in said(capsys)[1]
     assert len(list((site().parent / "work").rglob("*.dcm"))) == 15 + 11 + 12
     assert pacs(site(), "explain", "archive", "--dry-run") == 0
     out, _ = said(capsys)
