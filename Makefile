@@ -43,7 +43,7 @@ benchmark: $(BIN)/.installed-dev
 	$(BIN)/python benchmarks/mri_job.py
 
 tour-pacs: $(BIN)/.installed-pacs
-	$(BIN)/python docs/tour_pacs.py --output $(CURDIR)/tour_out
+	$(BIN)/python -m benchmarks.pacs_tour --output $(CURDIR)/tour_out
 
 servers:
 	apt-get -qq update

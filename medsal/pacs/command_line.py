@@ -52,8 +52,9 @@ def add_commands(commands: Any) -> None:
         command.description = f"Exit code {_ENDS}."
         if name in {"pull", "run"}:
             _keys(command)
+        if name == "run":
+            command.add_argument("--until-done", action="store_true", help="stay until nothing waits for another try")
         command.add_argument("--dry-run", action="store_true", help="only say what would be done, and why not more")
-    command.add_argument("--until-done", action="store_true", help="stay until nothing waits for another try")
     watch = _node(_command(inner, "watch", "run again and again, and listen for what is sent to us", _watch))
     watch.description = "Ends by SIGTERM with exit code 0, interrupted with 130; 2: the configuration is wrong."
     _keys(watch)

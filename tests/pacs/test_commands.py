@@ -207,7 +207,8 @@ def test_step_by_step_then_again(site, archive, capsys):
     out, _ = said(capsys)
     assert names[CUT] in out
     assert names[GOOD] not in out
-    assert "more or fewer pixels" in out
+    assert "pixel_length (348 bytes, wanted 448)" in out
+    assert f"unreadable: {PROBLEMS[Problem.UNREADABLE]}" in out
     assert pacs(site(), "retry", "--reason", "too_slow") == 3
     assert pacs(site(), "retry", "--job", "nothing-like-it") == 2
     capsys.readouterr()
