@@ -21,12 +21,11 @@ from medsal.dicom.uids import derived_uid
 
 MR, DX = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.1.1"
 PEOPLE = (
+    "Doe^Jane",
     "Müller^Jérôme",
     "Yamada^Tarou=山田^太郎=やまだ^たろう",
     "Wang^XiaoDong=王^小东",
-    "Doe^Jane",
     "Roe^Richard",
-    "Low^Ann",
 )
 SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
 AXIAL, CORONAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0))

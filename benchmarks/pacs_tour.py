@@ -2,7 +2,7 @@
 
     python -m benchmarks.pacs_tour --output tour_out
 
-Starts an Orthanc of its own on free ports of loopback, and ends it. What is said is also written to ``tour_out/tour.txt``,
+Starts an Orthanc of its own on free ports of loopback. What is said also goes to ``tour_out/tour.txt``, and
 pictures of results as Orthanc draws them to ``tour_out/*.png``.
 """
 
@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import IO, Any
@@ -32,33 +31,36 @@ PACKAGES = "Debian packages orthanc orthanc-dicomweb orthanc-gdcm; `make servers
 class Archive:
     """A private Orthanc."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, nodelay: bool = True) -> None:
         program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
         if program is None or not all(path.exists() for path in PLUGINS):
             raise SystemExit(f"the tour needs Orthanc: {PACKAGES}")
         self.web, self.port = free_port(), free_port()
+        self.peers = {"MEDSAL": free_port(), "DCMTK": free_port()}
         folder.mkdir(parents=True)
-        peer = {
-            "AET": "MEDSAL",
-            "Host": "127.0.0.1",
-            "Port": 104,
-            "AllowGet": True,
-            "AllowFind": True,
-            "AllowStore": True,
+        may = {f"Allow{what}": True for what in ("Echo", "Find", "Get", "Move", "Store", "StorageCommitment")}
+        peers = {name: {"AET": name, "Host": "127.0.0.1", "Port": port, **may} for name, port in self.peers.items()}
+        settings = {
+            "StorageDirectory": str(folder / "db"),
+            "IndexDirectory": str(folder / "db"),
+            "HttpPort": self.web,
+            "DicomPort": self.port,
+            "DicomAet": "ARCHIVE",
+            "DicomCheckCalledAet": True,
+            "DicomAlwaysAllowStore": False,
+            "DicomModalities": peers,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "Plugins": [str(path) for path in PLUGINS],
+            "StableAge": 1,
         }
-        (folder / "orthanc.json").write_text(
-            json.dumps(
-                {
-                    "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "HttpPort": self.web,
-                    "DicomPort": self.port, "DicomAet": "ARCHIVE", "DicomCheckCalledAet": True, "DicomAlwaysAllowStore": False,
-                    "DicomModalities": {"medsal": peer}, "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
-                    "Plugins": [str(path) for path in PLUGINS], "StableAge": 1,
-                }
-            )
-        )  # fmt: skip
+        (folder / "orthanc.json").write_text(json.dumps(settings))
         with (folder / "orthanc.log").open("w") as log:
             self.process = subprocess.Popen(
-                [program, folder / "orthanc.json"], stdout=log, stderr=log, env={**os.environ, "TCP_NODELAY": "1"}
+                [program, folder / "orthanc.json"],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **({"TCP_NODELAY": "1"} if nodelay else {})},
             )
         for _ in range(300):
             try:
@@ -79,6 +81,11 @@ class Archive:
 
     def get(self, path: str) -> Any:
         return json.loads(self.ask(path))
+
+    def clear(self) -> None:
+        for patient in self.get("/patients"):
+            request = urllib.request.Request(f"{self.url}/patients/{patient}", method="DELETE")
+            urllib.request.urlopen(request, timeout=60).close()
 
     def find(self, level: str, **query: str) -> list[dict[str, Any]]:
         content = json.dumps({"Level": level, "Query": query, "Expand": True}).encode()
@@ -158,7 +165,7 @@ class Tour:
     def page(self) -> Path | None:
         """The page of a study in Orthanc's explorer, as Chromium shows it."""
         browser = shutil.which("chromium") or shutil.which("google-chrome")
-        found = self.archive.find("Series", SeriesDescription="medsal*")
+        found = self.archive.find("Series", SeriesDescription="medsal*", PatientID="TOUR0001")
         if browser is None or not found:
             return None
         path = self.folder / "explorer.png"
