@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from medsal.pacs.nodes import Node
 from medsal.pacs.reactor import Pulse, acknowledge, at_once, guard, prepare
-from medsal.pacs.tls import client_context, speaks_tls, why
+from medsal.pacs.tls import client_context, speaks_tls
 from medsal.pacs.troubles import Problem, Trouble
 
 if TYPE_CHECKING:
@@ -52,10 +52,11 @@ class Talk:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.pulse = Pulse()
-        self.failures: list[OSError] = []
+        self.failures: list[str] = []
         self.connected = False
         self.answered: str = ""
         self._message = 0
+        self._sockets: list[Any] = []
 
     def message(self) -> int:
         """Number of the next message.
@@ -100,6 +101,7 @@ class Talk:
         from pynetdicom import evt
 
         return [
+            (evt.EVT_ACSE_SENT, self._keep),
             (evt.EVT_REQUESTED, lambda event: guard(event.assoc, self.pulse, self.node.timeout)),
             (evt.EVT_CONN_OPEN, self._opened),
             (evt.EVT_DATA_SENT, self._sent),
@@ -107,8 +109,19 @@ class Talk:
             (evt.EVT_ACSE_RECV, self._heard),
         ]
 
+    def close(self) -> None:
+        """Close the connection: pynetdicom leaves that to the garbage collector where the peer was first."""
+        for one in self._sockets:
+            one.close()
+
+    def _keep(self, event: Any) -> None:
+        wrapper = event.assoc.dul.socket
+        if wrapper is not None and wrapper.socket is not None:
+            self._sockets.append(wrapper.socket)
+
     def _opened(self, event: Any) -> None:
         self.connected = True
+        self._keep(event)
         at_once(event.assoc.dul.socket.socket, self.node.timeout)
 
     def _sent(self, event: Any) -> None:
@@ -130,7 +143,7 @@ class Talk:
         """
         answer, name = association.acceptor.primitive, self.node.name
         if self.failures:
-            return Trouble(Problem.TLS, f"{name}: {why(self.failures[0])}")
+            return Trouble(Problem.TLS, f"{name}: {self.failures[0]}")
         if not self.connected:
             return Trouble(Problem.UNREACHABLE, f"{name}: no connection")
         if answer is None:
@@ -188,18 +201,19 @@ def associate(
         Trouble: ``unreachable``, ``not_accepted``, ``tls``, ``timeout`` or ``busy``.
     """
     talk = Talk(node)
-    talk.association = _request(talk, contexts, roles, [*talk.handlers(), *handlers])
-    if not talk.open:
-        raise talk.refusal(talk.association)
-    try:
-        yield talk
-    except BaseException:
-        talk.association.abort()
-        raise
-    else:
-        talk.association.release()
-    finally:
-        talk.association.join(node.timeout)
+    with closing(talk):
+        talk.association = _request(talk, contexts, roles, [*talk.handlers(), *handlers])
+        if not talk.open:
+            raise talk.refusal(talk.association)
+        try:
+            yield talk
+        except BaseException:
+            talk.association.abort()
+            raise
+        else:
+            talk.association.release()
+        finally:
+            talk.association.join(node.timeout)
 
 
 def _request(talk: Talk, contexts: Sequence[PresentationContext], roles: Sequence[Any], handlers: list[Any]) -> Any:

@@ -57,6 +57,10 @@ class Wanted:
     def __post_init__(self) -> None:
         if not all(valid_uid(one) for one in self.study_uids):
             raise UsageError("study: wanted study instance UIDs, got something else")
+        for name in ("patient_id", "accession", "description"):
+            value = getattr(self, name)
+            if len(value) > 64 or "\\" in value or not value.isprintable():
+                raise UsageError(f"{name}: wanted at most 64 characters, no backslash and no control characters")
         if self.date and not _DATES.fullmatch(self.date):
             raise UsageError(f"date: wanted YYYYMMDD, or a range such as 20250101-20250131, got {self.date!r}")
         if self.modality and not _MODALITY.fullmatch(self.modality):

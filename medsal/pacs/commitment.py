@@ -23,6 +23,8 @@ _LOG = logging.getLogger("medsal")
 COMMITMENT, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 """Storage commitment push model: SOP class, and its well-known instance."""
 
+_GRACE = 0.05  # seconds for the answer to the report, before the association that it came over is released
+
 
 def confirm(node: Node, study_uid: str, uids: Sequence[str], classes: Mapping[str, str]) -> frozenset[str]:
     """Ask whether a node keeps objects.
@@ -151,5 +153,8 @@ def _ask(talk: Talk, report: Report, objects: Mapping[str, str]) -> None:
 def _wait(talk: Talk, report: Report) -> None:
     end = time.monotonic() + talk.node.timeout
     while not report.came.wait(0.05):
-        if time.monotonic() > end or not (talk.open or talk.node.receive_port):
+        if not (talk.open or talk.node.receive_port):
+            raise talk.lost()
+        if time.monotonic() > end:
             raise Trouble(Problem.TIMEOUT, f"{talk.node.name}: no report of storage commitment")
+    time.sleep(_GRACE)

@@ -37,7 +37,7 @@ def file_name(sop_uid: str) -> str:
 
 
 def write_object(path: Path, content: bytes) -> None:
-    """Write a file in one step that outlasts a loss of power.
+    """Write a file that only we can read, in one step that outlasts a loss of power.
 
     Args:
         path: where it shall lie, in a folder that exists.
@@ -48,7 +48,7 @@ def write_object(path: Path, content: bytes) -> None:
     """
     part = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
     try:
-        with part.open("wb") as file:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -91,7 +91,7 @@ class Inbox:
 
     def _make(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             clear_parts(self.folder)
         except OSError as error:
             if error.errno not in _NO_ROOM:

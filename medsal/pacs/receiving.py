@@ -122,15 +122,18 @@ def receiving(
     prepare()
     networks = allowed(node)
     entity = AE(ae_title=node.own_title)
-    entity.supported_contexts = list(contexts)
     entity.require_called_aet = True
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = node.timeout
     entity.maximum_pdu_size = 65536
     secure = server_context(node.tls) if node.tls is not None else None
     every: list[Any] = [(evt.EVT_DATA_RECV, beat), *handlers]
     place = (node.receive_host, node.receive_port)
+    given: dict[str, Any] = {
+        "contexts": list(contexts),
+        "server_class": Server,
+    }  # contexts of the entity lose their roles
     try:
-        server: Any = entity.make_server(place, ssl_context=secure, evt_handlers=every, server_class=Server)
+        server: Any = entity.make_server(place, ssl_context=secure, evt_handlers=every, **given)
     except OSError as error:
         raise Trouble(Problem.BUSY, f"port {node.receive_port}: {error.strerror or type(error).__name__}") from None
     server.networks, server.patience = networks, node.timeout

@@ -10,12 +10,12 @@ from medsal.errors import UsageError
 from medsal.pacs.settings import Tls
 
 
-def client_context(tls: Tls, failures: list[OSError] | None = None) -> ssl.SSLContext:
+def client_context(tls: Tls, failures: list[str] | None = None) -> ssl.SSLContext:
     """How we connect to a node.
 
     Args:
         tls: its certificates.
-        failures: where errors of the handshake, and alerts of the peer, are put as they come.
+        failures: where errors of the handshake, and alerts of the peer, are put into words as they come.
 
     Returns:
         A context that asks for the peer's certificate always, and for its host's name unless told not to.
@@ -69,7 +69,7 @@ def _no_passphrase() -> str:
     return ""
 
 
-def _recording(failures: list[OSError]) -> type[ssl.SSLSocket]:
+def _recording(failures: list[str]) -> type[ssl.SSLSocket]:
     """A class of sockets that keeps what pynetdicom drops."""
 
     class Recording(ssl.SSLSocket):
@@ -77,14 +77,15 @@ def _recording(failures: list[OSError]) -> type[ssl.SSLSocket]:
             try:
                 super().do_handshake(block)
             except OSError as error:
-                failures.append(error)
+                failures.append(why(error))
+                self.close()  # nobody else does
                 raise
 
         def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
             try:
                 return super().recv(buflen, flags)
             except ssl.SSLError as error:
-                failures.append(error)
+                failures.append(why(error))
                 raise
 
     return Recording

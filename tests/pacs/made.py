@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from medsal.dicom.uids import derived_uid
 from tests.dicom.builders import slices_of
@@ -20,7 +21,15 @@ def slices(count: int, study: str = "study", series: str = "series") -> list[Dat
         one.StudyInstanceUID, one.SeriesInstanceUID = derived_uid(study), derived_uid(study, series)
         one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = derived_uid(study, series, number)
         one.InstanceNumber = number
-    return made
+    return [_read_back(one) for one in made]
+
+
+def _read_back(dataset: Dataset) -> Dataset:
+    """As it comes from a file, with its encoding known."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    buffer.seek(0)
+    return dcmread(buffer)
 
 
 def saved(objects: list[Dataset], folder: Path) -> list[Path]:

@@ -70,7 +70,9 @@ def empty_answers(node: Node, files: list[Path]) -> int:
     lost = 0
     waiting = list(files)
     while waiting:
-        with associations.associate(node, [associations.context("1.2.840.10008.5.1.4.1.1.4")]) as talk:
+        with associations.associate(
+            node, [associations.context("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1")]
+        ) as talk:
             while waiting and talk.open:
                 status = talk.association.send_c_store(waiting.pop(), talk.message())
                 lost += "Status" not in status
