@@ -135,6 +135,7 @@ class Listener:
             [sys.executable, "-m", "medsal.pacs.listener_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # warnings and tracebacks of libraries quote what peers send
             env=_environment(),
         ) as process:
             self._process = process

@@ -31,14 +31,13 @@ def main() -> int:
     """Listen until standard input ends or SIGTERM comes.
 
     Returns:
-        The exit code: 0 ended as asked, 1 it could not begin; why stands on standard output then.
+        The exit code: 0 ended as asked, 1 it could not begin or go on; why stands on standard output then.
     """
     told = sys.stdin.buffer
     folder, listening, work = pickle.load(told)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     _limit(listening)
-    logging.disable(logging.ERROR)  # libraries quote what they are sent; what counts is counted
-    threading.excepthook = lambda _: None
+    logging.disable(logging.CRITICAL)  # libraries quote what they are sent; what counts is counted
     try:
         with _alone(folder):
             _listen(folder, listening, work, told)
@@ -46,6 +45,8 @@ def main() -> int:
         trouble = Trouble(Problem.TLS, "certificates of the listener")
     except Trouble as error:
         trouble = error
+    except Exception as error:  # noqa: BLE001  (its text may quote anything; the parent hears of its class)
+        trouble = Trouble(Problem.CRASHED, type(error).__name__)
     else:
         return 0
     _say({"problem": trouble.problem.value, "detail": trouble.detail})
