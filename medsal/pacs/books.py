@@ -127,7 +127,9 @@ class Books:
             if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 raise Trouble(Problem.BUSY, "the ledger is locked by another process") from None
             raise UsageError(f"the ledger {self.path} cannot be used ({code or type(error).__name__})") from None
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a mistake of ours
+                raise
             raise UsageError(
                 f"the ledger {self.path} is damaged: move it away; the next run asks the nodes again, and sends "
                 "nothing that they have"

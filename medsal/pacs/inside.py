@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -30,6 +31,7 @@ from medsal.pacs.troubles import Problem, Trouble
 BEGUN = b"begun"
 """First message: the process is in a group of its own, and the clock may run."""
 _SPARE = 2  # times the memory limit; no single allocation may be larger, whoever watches
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _PATIENCE = 60.0  # seconds for a process that was left behind to end
 
 
@@ -59,25 +61,34 @@ def _said(asked: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with quiet():
             return _DOES[asked["does"]](asked)
-    except BaseException as error:  # whatever it is, its class is what may be told
-        cause = root_cause(error)
-        if isinstance(cause, MemoryError):
-            return {"problem": Problem.TOO_MUCH_MEMORY, "detail": "MemoryError"}
-        if isinstance(cause, Trouble):
-            return {"problem": cause.problem, "detail": cause.detail}
-        if isinstance(cause, UsageError):
-            return {"usage": CLEANER.clean(" ".join(str(cause).split()))}
-        if isinstance(cause, MedsalError):
-            return {"problem": _problem(cause), "detail": CLEANER.clean(" ".join(str(cause).split()))}
-        logging.getLogger("medsal").debug("ended", exc_info=cause)
-        return {"problem": Problem.CRASHED, "detail": type(cause).__name__}
+    except BaseException as error:  # noqa: BLE001  whatever it is, its class is what may be told
+        return _why(root_cause(error))
 
 
-def _problem(error: MedsalError) -> Problem:
+def _why(cause: BaseException) -> dict[str, Any]:
+    """What may be told of an error."""
+    if isinstance(cause, Trouble):
+        return {"problem": cause.problem, "detail": cause.detail}
+    said = CLEANER.clean(" ".join(str(cause).split())) if isinstance(cause, MedsalError) else type(cause).__name__
+    if isinstance(cause, UsageError):
+        return {"usage": said}
+    logging.getLogger("medsal").debug("ended", exc_info=cause)
+    problem = next((problem for problem, is_it in _SIGNS.items() if is_it(cause)), Problem.CRASHED)
+    return {"problem": problem, "detail": said}
+
+
+def _no_room(cause: BaseException) -> bool:
     from medsal.dicom.results_folder import DiskError
 
-    full = isinstance(error, DiskError) or isinstance(error.__cause__, OSError)
-    return Problem.DISK_FULL if full else Problem.UNREADABLE
+    origin = cause if isinstance(cause, OSError) else cause.__cause__
+    return isinstance(cause, DiskError) or (isinstance(origin, OSError) and origin.errno in _NO_ROOM)
+
+
+_SIGNS: dict[Problem, Callable[[BaseException], bool]] = {
+    Problem.TOO_MUCH_MEMORY: lambda cause: isinstance(cause, MemoryError),
+    Problem.DISK_FULL: _no_room,
+    Problem.UNREADABLE: lambda cause: isinstance(cause, MedsalError),
+}
 
 
 def _die_with_server() -> None:

@@ -80,10 +80,11 @@ class Ledger(Made):
             They.
         """
         wanted = tuple(states) or tuple(State)
-        marks = ", ".join("?" * len(wanted))
-        text = f"SELECT * FROM jobs WHERE state IN ({marks}) AND ? IN ('', node) AND ? IN ('', study) ORDER BY created"
+        terms = [f"state IN ({', '.join('?' * len(wanted))})"]
+        terms += ["node = ?"] * bool(node) + ["study = ?"] * bool(study)
+        text = f"SELECT * FROM jobs WHERE {' AND '.join(terms)} ORDER BY created"
         with self._errors():
-            return [Job.of(row) for row in self._base.execute(text, (*wanted, node, study))]
+            return [Job.of(row) for row in self._base.execute(text, (*wanted, *filter(None, (node, study))))]
 
     def counts(self, node: str = "") -> dict[str, int]:
         """How many jobs are in which state.

@@ -21,7 +21,7 @@ class Made(Books):
         with self._transaction() as base:
             base.execute("DELETE FROM results WHERE job = ? AND inputs = ?", (job.id, job.inputs))
             rows = [(job.id, job.inputs, one.uid, one.kind, one.file) for one in results]
-            base.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
+            base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows)
 
     def results(self, job: Job) -> list[Result]:
         """What a job has made of its images as they are now.

@@ -78,10 +78,12 @@ class Run(Loop):
         from medsal.bundle.running import terminable
 
         with terminable(), self.opened(stages):
-            if wanted is not None:
-                self.look(wanted)
+            asked = wanted is None or self.look(wanted) is not None
             self.work()
-            while not once and self.wait():
+            while not once and not (asked and not self.left()):
+                self.sleep(1.0)
+                if not asked and wanted is not None and self.link.over:
+                    asked = self.look(wanted) is not None
                 self.work()
             return self.exit_code
 

@@ -190,7 +190,8 @@ class Steps:
         Returns:
             It; opened again where more has arrived.
         """
-        if job.state is State.DONE and not self.site.work.keep_results:
+        sent = job.state is State.DONE and not self.site.work.keep_results
+        if sent or (job.state in ENDED and not self.ledger.results(job)):
             self.remove_results(job)
         held = held_of(self.spool, job.study)
         if held is None:

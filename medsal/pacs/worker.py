@@ -34,7 +34,7 @@ from medsal.pacs.jobs import Result
 from medsal.pacs.nodes import Site
 from medsal.pacs.troubles import Problem, Trouble
 
-_PRELOAD = ["medsal.pacs.inside", "medsal.dicom.explaining", "medsal.bundle", "medsal.engines", "highdicom"]
+_PRELOAD = ["medsal.pacs.warm"]
 _START = 300.0  # seconds for the server to import and to fork
 _EVERY = 0.05  # seconds between two looks
 _LONGEST = 2**26  # bytes of an answer
@@ -177,7 +177,7 @@ def _process(task: bytes) -> Iterator[tuple[ForkServerProcess, Connection]]:
     context.set_forkserver_preload(_PRELOAD)
     forkserver.ensure_running()
     ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(task, theirs), daemon=True)
+    process = context.Process(target=work, args=(task, theirs))
     try:
         process.start()
         theirs.close()

@@ -8,15 +8,18 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import Self
 
 from medsal.bundle.exits import ALL_FAILED, DONE, NOTHING, SOME_FAILED
 from medsal.dicom.phi import quiet
 from medsal.dicom.progress import Lines
+from medsal.errors import MedsalError
 from medsal.pacs.client import Client, Study, Wanted, connect
 from medsal.pacs.finding import Finder
 from medsal.pacs.jobs import DOING, ENDED, STAGES, Job, State
 from medsal.pacs.ledger import FILE, Ledger
 from medsal.pacs.nodes import Node, Site
+from medsal.pacs.parts import disk_trouble
 from medsal.pacs.settling import Pause, backoff
 from medsal.pacs.spool import Spool
 from medsal.pacs.steps import Steps
@@ -37,7 +40,7 @@ _LINK = frozenset(
     }
 )
 """What may be the node's fault rather than the job's: an echo tells."""
-_NAP = 1.0  # seconds between two looks at whether to stop
+_NAP = 0.5  # seconds between two looks at whether to stop
 
 
 class Loop:
@@ -76,9 +79,15 @@ class Loop:
         self.link, self.disk = Pause(site.work, clock), Pause(site.work, clock)
         self.stages: tuple[State, ...] = STAGES
         self.seen: set[str] = set()
-        self.reached = self.stopping = False
+        self.reached = self.stopping = self._unsettled = False
         self.lines = Lines(0)
         self._clock, self._draw = clock, draw
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -115,6 +124,7 @@ class Loop:
             self._tidy()
             if self.stages != (State.COMPUTED,):
                 self.ledger.adopt(self.node.name, self.setup)
+            self.lines = Lines(0)  # its clock runs from here
             yield
 
     def _tidy(self) -> None:
@@ -127,7 +137,7 @@ class Loop:
             for job in self.ledger.rows((State.DONE,), self.node.name):
                 self.steps.remove_results(job)
 
-    def look(self, wanted: Wanted, quiet_seconds: float = 0.0) -> list[Study]:
+    def look(self, wanted: Wanted, quiet_seconds: float = 0.0) -> list[Study] | None:
         """Ask the node for studies, and enter them.
 
         Args:
@@ -135,7 +145,7 @@ class Loop:
             quiet_seconds: that a study must stay as it is before it is fetched.
 
         Returns:
-            The studies; none where the node cannot be asked, which is logged.
+            The studies; None where the node cannot be asked, which is logged.
         """
         finder = self.finder
         try:
@@ -145,7 +155,7 @@ class Loop:
         except Trouble as trouble:
             self.link.failed()
             _LOG.warning("node %s cannot be asked: %s", self.node.name, trouble)
-            return []
+            return None
         self._reached()
         self.seen.update(job.id for job in jobs)
         return studies
@@ -159,19 +169,31 @@ class Loop:
         self.lines.total = self.lines.count + len(self.left())
         while not self.stopping and self.one():
             pass
+        full = self.spool.room() if any(job.stage is State.NEW for job in self.left()) else None
+        if full:
+            _LOG.warning("nothing more is fetched: %s", full)
 
     def one(self) -> bool:
         """Do one step.
 
         Returns:
-            False where none is due.
+            False where none is due, or the ledger cannot be written at the moment.
         """
-        job = self.ledger.claim(self.node.name, self.setup, self._possible())
-        if job is None:
+        try:
+            if self._unsettled:
+                self.ledger.recover(self.node.name)
+                self._unsettled = False
+            job = self.ledger.claim(self.node.name, self.setup, self._possible())
+            if job is None:
+                return False
+            self.seen.add(job.id)
+            with quiet():
+                self._report(self._step(job))
+        except Trouble as trouble:
+            _LOG.warning("the work stands still: %s", trouble)
+            self.disk.failed()
+            self._unsettled = True
             return False
-        self.seen.add(job.id)
-        with quiet():
-            self._report(self._step(job))
         return True
 
     def _possible(self) -> list[State]:
@@ -186,7 +208,7 @@ class Loop:
 
     def _step(self, job: Job) -> Job:
         try:
-            after = self.steps.step(job)
+            after = self._safely(job)
         except Trouble as trouble:
             _LOG.info("%s %s: %s", job.name, job.state, trouble)
             return self._troubled(job, trouble)
@@ -198,6 +220,18 @@ class Loop:
         else:
             self._reached()
         return after
+
+    def _safely(self, job: Job) -> Job:
+        """Do a step; whatever is wrong with one study, the others go on."""
+        try:
+            with disk_trouble():
+                return self.steps.step(job)
+        except MedsalError:
+            raise
+        except Exception as error:  # noqa: BLE001  an answer or a file that nobody thought of must not stop all others
+            _LOG.debug("%s", job.name, exc_info=error)
+            name = type(error).__name__
+        raise Trouble(Problem.CRASHED, name)
 
     def _troubled(self, job: Job, trouble: Trouble) -> Job:
         """Put a job where it belongs after a step that went wrong."""
@@ -239,19 +273,6 @@ class Loop:
         """
         states = (*STAGES, *DOING.values(), State.WAITING)
         return [job for job in self.ledger.rows(states, self.node.name) if job.stage in self.stages]
-
-    def wait(self) -> bool:
-        """Sleep until a job may be due.
-
-        Returns:
-            False at once where none is left.
-        """
-        left = self.left()
-        if not left:
-            return False
-        until = max(min(job.due for job in left), min(self.link.until, self.disk.until))
-        self.sleep(min(max(until - self._clock(), _NAP), self.site.work.backoff_max))
-        return True
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless it is time to stop.
