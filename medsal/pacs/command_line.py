@@ -182,7 +182,7 @@ def _work(asked: argparse.Namespace, site: Site) -> int:
     with contextlib.closing(Run(site, asked.node)) as run:
         if asked.dry_run:
             return _plan(asked, run)
-        does = {
+        does: dict[str, Callable[[], int]] = {
             "pull": lambda: run.pull(_wanted(asked)),
             "explain": run.explain,
             "push": run.push,

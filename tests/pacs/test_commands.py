@@ -216,7 +216,12 @@ def test_step_by_step_then_again(site, archive, capsys):
     assert "1 jobs go on" in said(capsys)[0]
     assert pacs(site(), "status", "--json") == 0
     assert json.loads(said(capsys)[0])["counts"]["quarantine"] == 0
-    assert pacs(site(), "explain", "archive") == 5
+    assert pacs(site(), "explain", "archive") == 5  # its images are not here any more
+    assert pacs(site(), "run", "archive", "--json") == 4
+    content = json.loads(said(capsys)[0])
+    assert {job["study"]: job["reason"] for job in content["jobs"] if job["reason"] == "unreadable"} == {
+        names[CUT]: "unreadable"
+    }
     assert pacs(site(), "quarantine") == 4
 
 
