@@ -188,10 +188,8 @@ def _work(asked: argparse.Namespace, site: Site) -> int:
             "push": run.push,
             "run": lambda: run.run(_wanted(asked), once=not asked.until_done),
         }
-        try:
-            code = does[asked.command]()
-        finally:
-            sys.stderr.write(f"{run.closing()}\n")
+        code = does[asked.command]()
+        sys.stderr.write(f"{run.closing()}\n")
         _say(asked, "", run.as_dict())
         return code
 
