@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ COMPRESSED = (
 _PDU = 65536  # bytes; the largest piece of a message that a node may send
 
 
+class NotOffered(Trouble):
+    """The node speaks with us, and does not offer what the association was for."""
+
+
 class Talk:
     """An association, and what is known of its connection.
 
@@ -57,6 +62,7 @@ class Talk:
         self.answered: str = ""
         self._message = 0
         self._sockets: list[Any] = []
+        self._since = time.monotonic()
 
     def message(self) -> int:
         """Number of the next message.
@@ -120,7 +126,7 @@ class Talk:
             self._sockets.append(wrapper.socket)
 
     def _opened(self, event: Any) -> None:
-        self.connected = True
+        self.connected, self._since = True, time.monotonic()
         self._keep(event)
         at_once(event.assoc.dul.socket.socket, self.node.timeout)
 
@@ -141,21 +147,29 @@ class Talk:
         Returns:
             The trouble.
         """
-        answer, name = association.acceptor.primitive, self.node.name
+        answer, name = self._answer(association), self.node.name
         if self.failures:
             return Trouble(Problem.TLS, f"{name}: {self.failures[0]}")
         if not self.connected:
             return Trouble(Problem.UNREACHABLE, f"{name}: no connection")
         if answer is None:
             return self._unanswered()
-        if not association.is_rejected:
-            return Trouble(Problem.NOT_ACCEPTED, f"{name}: none of the SOP classes and transfer syntaxes")
+        if not answer.result:
+            return NotOffered(Problem.NOT_ACCEPTED, f"{name}: none of the SOP classes and transfer syntaxes")
         return Trouble(Problem.BUSY if answer.result == 2 else Problem.NOT_ACCEPTED, f"{name}: {answer.reason_str}")
+
+    def _answer(self, association: Association) -> Any:
+        """The answer to the request; where the peer closed the connection at once, pynetdicom did not look for it."""
+        left = list(association.dul.to_user_queue.queue)
+        for primitive in left:
+            self.answered = self.answered or type(primitive).__name__
+        late = [one for one in left if type(one).__name__ == "A_ASSOCIATE"]
+        return association.acceptor.primitive or (late[0] if late else None)
 
     def _unanswered(self) -> Trouble:
         """Why a connection ended before there was an answer."""
         node = self.node
-        if not self.answered:
+        if not self.answered and time.monotonic() - self._since > 0.9 * node.timeout:
             return Trouble(Problem.TIMEOUT, f"{node.name}: no answer to the request for an association")
         if node.tls is None and speaks_tls(node.host, node.port, node.timeout):
             return Trouble(Problem.TLS, f"{node.name}: it wants TLS, and is not configured so")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from medsal.pacs.associations import Talk, associate, context
+from medsal.pacs.associations import NotOffered, Talk, associate, context
 from medsal.pacs.nodes import Node
 from medsal.pacs.receiving import receiving
 from medsal.pacs.retrieve import holdings
@@ -122,10 +122,8 @@ def committed(node: Node, objects: Mapping[str, str]) -> frozenset[str] | None:
             open_ones.enter_context(receiving(node, [offered], handlers, lambda *_: None))
         try:
             talk = open_ones.enter_context(associate(node, [context(COMMITMENT)], (), handlers))
-        except Trouble as trouble:
-            if trouble.problem is Problem.NOT_ACCEPTED:
-                return None
-            raise
+        except NotOffered:
+            return None
         _ask(talk, report, objects)
         _wait(talk, report)
     return report.kept

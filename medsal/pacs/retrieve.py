@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsal.pacs.associations import COMPRESSED, MOST_CONTEXTS, UNCOMPRESSED, Talk, associate, context
+from medsal.pacs.associations import COMPRESSED, MOST_CONTEXTS, UNCOMPRESSED, NotOffered, Talk, associate, context
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import Inbox, file_name
 from medsal.pacs.query import FIND, find_objects
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 GET, MOVE = "1.2.840.10008.5.1.4.1.2.2.3", "1.2.840.10008.5.1.4.1.2.2.2"
 """Study root models."""
+
+_LOG = logging.getLogger("medsal")
+
+_DECLINED = {Problem.OUT_OF_RESOURCES, Problem.REJECTED}
+"""What archives say where objects could not be sent one by one: 0xA702, whether they or we could not."""
 
 Way = Callable[[Node, str, Inbox, Sequence[str], Sequence[str]], None]
 
@@ -38,8 +44,10 @@ def holdings(node: Node, study_uid: str) -> dict[str, str] | None:
     try:
         with associate(node, [context(FIND)]) as talk:
             return find_objects(talk, study_uid)
+    except NotOffered:
+        return None
     except Trouble as trouble:
-        if trouble.problem in {Problem.REJECTED, Problem.NOT_ACCEPTED, Problem.UNREADABLE}:
+        if trouble.problem in {Problem.REJECTED, Problem.UNREADABLE}:
             return None
         raise
 
@@ -70,8 +78,8 @@ def fetch(node: Node, study_uid: str, folder: Path) -> int:
     way: Way = by_move if node.retrieve == "move" else by_get
     failure = _ask(way, node, inbox, missing, UNCOMPRESSED)
     missing = _missing(held, folder)
-    if missing and failure is None:
-        failure = _ask(way, node, inbox, missing, (*UNCOMPRESSED, *COMPRESSED))
+    if missing and (failure is None or failure.problem in _DECLINED):
+        failure = _ask(way, node, inbox, missing, COMPRESSED)
         missing = _missing(held, folder)
     return _outcome(node, inbox, held, missing, failure)
 
@@ -82,14 +90,17 @@ def _missing(held: Mapping[str, str] | None, folder: Path) -> dict[str, str]:
 
 def _ask(way: Way, node: Node, inbox: Inbox, missing: Mapping[str, str], syntaxes: Sequence[str]) -> Trouble | None:
     """Ask for the study, once for every group of SOP classes that fits into an association."""
+    declined: Trouble | None = None
     for classes in groups(missing.values(), 1 if syntaxes is UNCOMPRESSED or way is by_move else len(syntaxes)):
         try:
             way(node, inbox.study_uid, inbox, classes, syntaxes)
         except Trouble as trouble:
-            return trouble
+            if trouble.problem not in _DECLINED:
+                return trouble
+            declined = trouble
         if inbox.full:
             return Trouble(Problem.DISK_FULL, "objects cannot be written")
-    return None
+    return declined
 
 
 def groups(classes: Iterable[str], contexts_each: int) -> Iterator[list[str]]:
@@ -147,7 +158,7 @@ def by_get(node: Node, study_uid: str, inbox: Inbox, classes: Sequence[str], syn
     """
     from pynetdicom import build_role, evt
 
-    offers = [UNCOMPRESSED, *((one,) for one in syntaxes if one not in UNCOMPRESSED)]
+    offers: list[Sequence[str]] = [UNCOMPRESSED] if syntaxes is UNCOMPRESSED else [(one,) for one in syntaxes]
     contexts = [context(GET), *(context(one, *offer) for one in classes for offer in offers)][:MOST_CONTEXTS]
     roles = [build_role(one, scp_role=True) for one in classes]
     with associate(node, contexts, roles, [(evt.EVT_C_STORE, inbox.take)]) as talk:
@@ -232,15 +243,17 @@ def _outcome(
     if held is not None and not missing:
         return len(held)  # objects that were here already need no context, and the node may call that a failure
     there = len(held) - len(missing) if held is not None else len(list(inbox.folder.glob("object-*.dcm")))
-    if failure is not None and failure.problem is Problem.DISK_FULL:
-        raise failure
-    ours = inbox.refused and failure is not None and failure.problem in {Problem.OUT_OF_RESOURCES, Problem.REJECTED}
-    if failure is not None and not there and not ours:
-        raise failure
     refused = f", {inbox.refused} of another study or damaged" if inbox.refused else ""
+    if held is not None and not missing:
+        if refused:
+            _LOG.warning("%s: a study came whole%s", node.name, refused)
+        return there
+    ours = inbox.refused and failure is not None and failure.problem in _DECLINED
+    if failure is not None and (failure.problem is Problem.DISK_FULL or not (there or ours)):
+        raise failure
     if not there:
         raise Trouble(Problem.NOTHING_RECEIVED, f"{node.name}: 0 objects came{refused}")
-    if missing or failure is not None or inbox.refused:
+    if missing or failure is not None or refused:
         why = f": {failure.problem.value}" if failure is not None else ""
         total = len(held) if held is not None else "an unknown number"
         raise Trouble(Problem.INCOMPLETE, f"{node.name}: {there} of {total}{refused}{why}")

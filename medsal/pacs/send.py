@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pynetdicom.presentation import PresentationContext
 
 _TRIES = 2  # of an object whose answer does not come: it may be what the peer stumbles over
-_IDLE = 3  # associations in a row that bring nothing forward
+_IDLE = 6  # associations in a row over which nothing arrives
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ class Sending:
         self.ends: dict[int, Sent] = {}
         self._tries: Counter[int] = Counter()
         self._associated = False
+        self._arrived = 0
 
     def end(self, index: int, sent: Sent) -> None:
         """Write down an end.
@@ -146,6 +147,7 @@ class Sending:
             sent: what became of it.
         """
         self.ends[index] = sent
+        self._arrived += sent.problem is None
         if self._done is not None:
             self._done(sent)
 
@@ -163,14 +165,14 @@ class Sending:
         contexts = [context(*offer) for offer in offers]
         idle, why = 0, Trouble(Problem.NO_STATUS, self.node.name)
         while waiting and idle < _IDLE:
-            before = len(waiting)
+            before = self._arrived
             try:
                 why = self._associate(contexts, waiting) or why
             except Trouble as trouble:
                 if not self._associated:
                     raise
                 why, idle = trouble, _IDLE
-            idle = 0 if len(waiting) < before and any(not end.problem for end in self.ends.values()) else idle + 1
+            idle = 0 if self._arrived > before else idle + 1
         for index, one in waiting:
             self.end(index, Sent(one.uid, why.problem, why.detail))
 

@@ -249,9 +249,9 @@ class Dcmqrscp(Server):
 
     title = "DCMQR"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder)
-        self.receive_port = free_port()
+        self.receive_port, self.options = free_port(), options
 
     def command(self) -> Sequence[str]:
         (self.folder / "db").mkdir(exist_ok=True)
@@ -262,7 +262,7 @@ class Dcmqrscp(Server):
             "VendorTable BEGIN\nVendorTable END\n"
             f"AETable BEGIN\n{self.title} {self.folder / 'db'} RW (200, 1024mb) ANY\nAETable END\n"
         )
-        return [program("dcmqrscp", "Debian package dcmtk"), "-c", str(path)]
+        return [program("dcmqrscp", "Debian package dcmtk"), *self.options, "-c", str(path)]
 
     @property
     def node(self) -> Node:

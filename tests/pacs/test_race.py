@@ -108,6 +108,29 @@ def test_woken_is_not_passed() -> None:
     assert passed[Checkpoint] == 0
 
 
+def test_clear_waits_until_the_reactor_stands_still() -> None:
+    """Whoever has passed the gate finishes what it does before the other side goes on."""
+    thread = threading.Thread()
+    thread._kill = False
+    gate = Checkpoint(thread)
+    doing, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        gate.wait()
+        doing.set()
+        time.sleep(0.1)
+        done.set()
+        gate.wait()
+
+    thread.run = work
+    thread.start()
+    doing.wait()
+    gate.clear()
+    assert done.is_set()
+    gate.set()
+    thread.join()
+
+
 def reactor_of(guarded: bool) -> Association:
     """A real association whose reactor runs, with nothing behind it."""
     association = Association(AE(), "requestor")

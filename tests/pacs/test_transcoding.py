@@ -2,60 +2,53 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.uid import JPEGLosslessSV1, RLELossless
+from pydicom.uid import RLELossless
 
 from medsal.pacs.associations import UNCOMPRESSED
 from medsal.pacs.dimse import DimseClient
 from medsal.pacs.objects import Path, file_name
+from tests.dicom.tools import program
 
-LOSSLESS = {
+BUNDLED = {
     "MR_small_RLE.dcm": "MR_small.dcm",
     "MR_small_jpeg_ls_lossless.dcm": "MR_small.dcm",
     "MR_small_jp2klossless.dcm": "MR_small.dcm",
-    "image_dfl.dcm": None,
     "MR_small_bigendian.dcm": "MR_small.dcm",
-    "JPEG-LL.dcm": None,
-    "SC_rgb_rle.dcm": "SC_rgb.dcm",
+    "image_dfl.dcm": "image_dfl.dcm",
+    "SC_rgb_rle.dcm": "SC_rgb_rle.dcm",
 }
-"""Bundled with pydicom -> the same picture without compression, where there is one."""
+"""A file of pydicom's -> where the picture is that it must become; itself where pydicom decodes it."""
+
+MADE = {"first-order": "+e1", "process-14": "+el"}
+"""JPEG lossless, the commonest of archives, made by DCMTK: pydicom alone cannot decode it."""
 
 
 @pytest.mark.parametrize("way", ["get", "move"])
-@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("name", [*BUNDLED, *MADE])
 def test_compressed_comes_uncompressed_and_exact(orthanc, tmp_path, name, way) -> None:
-    path = Path(get_testdata_file(name))
+    if name in BUNDLED:
+        path = Path(get_testdata_file(name))
+        plain = get_testdata_file(BUNDLED[name])
+    else:
+        path, plain = tmp_path / "compressed.dcm", get_testdata_file("MR_small.dcm")
+        command = [program("dcmcjpeg", "Debian package dcmtk"), MADE[name], "+un", str(plain), str(path)]
+        subprocess.run(command, check=True)
     first = dcmread(path)
+    assert str(first.file_meta.TransferSyntaxUID) not in UNCOMPRESSED
     orthanc.clear()
     orthanc.upload([path])
-    node = replace(orthanc.node, retrieve=way)
-    assert DimseClient(node).fetch(str(first.StudyInstanceUID), tmp_path) == 1
-    again = dcmread(tmp_path / file_name(first.SOPInstanceUID))
+    client = DimseClient(replace(orthanc.node, retrieve=way))
+    assert client.fetch(str(first.StudyInstanceUID), tmp_path / "got") == 1
+    again = dcmread(tmp_path / "got" / file_name(first.SOPInstanceUID))
     assert str(again.file_meta.TransferSyntaxUID) in UNCOMPRESSED
-    plain = LOSSLESS[name]
-    if plain is not None:
-        expected = dcmread(get_testdata_file(plain)).pixel_array
-    elif first.file_meta.TransferSyntaxUID == JPEGLosslessSV1:
-        expected = _by_dcmtk(path, tmp_path)
-    else:
-        expected = first.pixel_array
-    assert np.array_equal(again.pixel_array, expected)
-
-
-def _by_dcmtk(path: Path, folder: Path) -> np.ndarray:
-    """The picture as DCMTK decompresses it: pydicom alone cannot."""
-    import subprocess
-
-    from tests.dicom.tools import program
-
-    plain = folder / "plain"
-    subprocess.run([program("dcmdjpeg", "Debian package dcmtk"), str(path), str(plain)], check=True)
-    return dcmread(plain).pixel_array
+    assert np.array_equal(again.pixel_array, dcmread(plain).pixel_array)
 
 
 def test_what_is_sent_compressed_stays_compressed(orthanc, tmp_path) -> None:
