@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 
 from medsal.dicom.phi import quiet
 from medsal.dicom.uids import valid_uid
+from medsal.pacs.listener_sockets import Guarded
 from medsal.pacs.parts import Part
 from medsal.pacs.spool import Spool
 from medsal.pacs.troubles import Problem, Trouble
@@ -162,6 +164,16 @@ class _Command(io.BytesIO):
         return super().write(data)
 
 
+class _Requests(queue.Queue[Any]):
+    """The messages that wait for an answer: few, and none that would never get one."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        _, message = item
+        if message is not None and (not message.is_valid_request or self.qsize() >= _WAITING_MESSAGES):
+            raise Overflow
+        super().put(item, block, timeout)
+
+
 class Incoming(DIMSEServiceProvider):
     """The messages of one association.
 
@@ -175,6 +187,7 @@ class Incoming(DIMSEServiceProvider):
     def __init__(self, association: Association, spool: Spool, bounds: Bounds, ended: Callable[[str], None]) -> None:
         super().__init__(association)
         self._spool, self._bounds, self._ended = spool, bounds, ended
+        self.msg_queue = _Requests()
         self._began = 0.0
         self._landing: Landing | None = None
 
@@ -192,15 +205,15 @@ class Incoming(DIMSEServiceProvider):
         except Exception as error:  # noqa: BLE001  (anybody's bytes are decoded here)
             self._ended(type(error).__name__)
             self.abandon()
-            self.dul.event_queue.put("Evt19")
+            self.dul.event_queue.put("Evt19")  # an abort, and then the end
+            if isinstance(self.dul.socket, Guarded):
+                self.dul.socket.refused = True
 
     def _check(self, primitive: P_DATA) -> None:
         if self.message is None:
             self._begin()
         received = self._landing.size if self._landing else 0
         if time.monotonic() - self._began > self._bounds.seconds + received / _SLOWEST:
-            raise Overflow
-        if self.msg_queue.qsize() > _WAITING_MESSAGES:
             raise Overflow
         known = set(self.assoc._accepted_cx)
         for context, data in primitive.presentation_data_value_list:

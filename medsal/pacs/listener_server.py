@@ -41,7 +41,8 @@ SYNTAXES = [
 
 SUCCESS, NO_ROOM, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 _REQUEST_BYTES = 2**18  # 128 presentation contexts with all their syntaxes need less
-_SILENT_SECONDS = 10.0
+_SILENT_SECONDS = 10.0  # for an association request to come
+_LAST_SECONDS = 3.0  # for a peer to hang up
 _REJECTED = b"\x03\x00\x00\x00\x00\x04\x00"
 _ABORT = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00"
 _FULL, _NO_CALLER, _NO_CALLED = b"\x02\x03\x02", b"\x01\x01\x03", b"\x01\x01\x07"
@@ -101,6 +102,8 @@ class Reception(RequestHandler):
             self._say(_ABORT, "no_request")
             return b""
         request = bytes(header + read_exactly(self.request, length, until))
+        if len(request) < 6 + length:
+            return b""
         refused = self._refused(request)
         if refused:
             self._say(*refused)
@@ -165,7 +168,7 @@ class Server(ThreadedAssociationServer):
         ae = AE(listening.ae_title)
         ae.maximum_pdu_size = listening.pdu_kib * 1024
         ae.network_timeout = ae.dimse_timeout = listening.idle_seconds
-        ae.acse_timeout = min(_SILENT_SECONDS, listening.idle_seconds)
+        ae.acse_timeout = min(_LAST_SECONDS, listening.idle_seconds)
         ae.maximum_associations = 10**6  # counted here, where those that have not spoken do not count
         for context in StoragePresentationContexts:
             ae.add_supported_context(str(context.abstract_syntax), SYNTAXES)

@@ -14,6 +14,7 @@ from pynetdicom.transport import AssociationSocket
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
+_P_DATA = 4
 _OTHER_BYTES = 1024  # of a PDU that is no P-DATA, once there is an association
 
 
@@ -34,6 +35,7 @@ class Guarded(AssociationSocket):
         super().__init__(association, client_socket=connection)
         self._ahead, self._pdu_bytes, self._seconds = request, pdu_bytes, seconds
         self._body, self._until = False, 0.0
+        self.refused = False  # set where nothing more is to be read
 
     @property
     def ready(self) -> bool:
@@ -50,8 +52,10 @@ class Guarded(AssociationSocket):
             The bytes.
 
         Raises:
-            ConnectionAbortedError: the header announces more than is taken.
+            ConnectionAbortedError: it is no header, or announces more than is taken, or nothing more is.
         """
+        if self.refused:
+            raise ConnectionAbortedError("refused")
         if self._ahead:
             data, self._ahead = bytearray(self._ahead[:nr_bytes]), self._ahead[nr_bytes:]
             return data
@@ -60,9 +64,9 @@ class Guarded(AssociationSocket):
             return read_exactly(self.socket, nr_bytes, self._until)
         self._until = time.monotonic() + self._seconds
         data = read_exactly(self.socket, nr_bytes, self._until)
-        if len(data) == nr_bytes and 1 <= data[0] <= 7:
-            most = self._pdu_bytes if data[0] == 4 else _OTHER_BYTES
-            if int.from_bytes(data[2:6], "big") > most:
+        if len(data) == nr_bytes:
+            most = self._pdu_bytes if data[0] == _P_DATA else _OTHER_BYTES
+            if not 1 <= data[0] <= 7 or int.from_bytes(data[2:6], "big") > most:
                 raise ConnectionAbortedError("PDU")
             self._body = True
         return data

@@ -190,7 +190,8 @@ class Spool:
             for left in [*self.root.glob("*.trash"), *self.root.glob("**/.*.part")]:
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         found: Counter[str] = Counter()
-        for path in list(strays(self.root)):
+        wrong = (folder for folder in self.root.glob("study-*") if not self._uid_of(folder))
+        for path in [*strays(self.root), *(path for folder in wrong for path in folder.glob("object-*.dcm"))]:
             try:
                 self.take(path)
             except Refusal as refusal:
@@ -210,13 +211,19 @@ class Spool:
         Returns:
             The studies that have an object, by time of their last arrival.
         """
-        found = []
-        for folder in self.root.glob("study-*"):
-            files = sorted(folder.glob("object-*.dcm"))
-            uid = next((uid for path in files if (uid := study_of(path, self.limits))), "")
-            if uid and folder.name == pseudonym(uid, "study"):
-                found.append(Held(uid, folder, len(files), _arrived(folder)))
+        uids = {folder: self._uid_of(folder) for folder in self.root.glob("study-*")}
+        found = [
+            Held(uid, folder, len(list(folder.glob("object-*.dcm"))), _arrived(folder))
+            for folder, uid in uids.items()
+            if uid
+        ]
         return sorted(found, key=lambda one: one.arrived)
+
+    def _uid_of(self, folder: Path) -> str:
+        """The study of a folder, by the first file that can be read; empty where that belongs elsewhere."""
+        files = sorted(folder.glob("object-*.dcm"))
+        uid = next((uid for path in files if (uid := study_of(path, self.limits))), "")
+        return uid if folder.name == pseudonym(uid, "study") else ""
 
     def quiet(self) -> list[Held]:
         """The studies that nothing was added to for ``quiet_seconds``.

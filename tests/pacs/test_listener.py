@@ -32,11 +32,13 @@ from medsal.pacs import Listener, Listening, Problem, Site, Trouble, Work, objec
 from medsal.pacs.tls import client_context
 from tests.dicom.builders import CANARY, DX, MR, film, save, save_all, slices_of
 from tests.dicom.tools import program
-from tests.pacs.listeners import alive, files_in, listening, parts_in, site_of, spool_of  # noqa: F401  (a fixture)
+from tests.pacs import listeners
+from tests.pacs.listeners import alive, files_in, parts_in, site_of, spool_of
 from tests.pacs.servers import HOST, free_port, wait_for
 from tests.pacs.wire import ASSOCIATE_AC, ASSOCIATE_RJ, Peer, command, data_set, fragment, request
 
 STUDY = derived_uid("study")
+listening = listeners.listening
 
 
 def dcmtk(name: str) -> str:
@@ -72,7 +74,7 @@ def serves(port: int) -> bool:
         return False
 
 
-def test_a_series_by_dcmtk(listening, tmp_path):  # noqa: F811
+def test_a_series_by_dcmtk(listening, tmp_path):
     listener = listening()
     made = slices_of(12, rows=64, columns=64)
     sent = storescu(listener.listening.port, save_all(made, tmp_path / "in"))
@@ -96,7 +98,7 @@ def test_a_series_by_dcmtk(listening, tmp_path):  # noqa: F811
     assert subprocess.run(echo, timeout=20, check=False).returncode == 0
 
 
-def test_a_study_by_orthanc(orthanc, listening, tmp_path):  # noqa: F811
+def test_a_study_by_orthanc(orthanc, listening, tmp_path):
     listener = listening()
     orthanc.clear()
     orthanc.upload(sorted(save_all(slices_of(5), tmp_path / "in").iterdir()))
@@ -109,7 +111,7 @@ def test_a_study_by_orthanc(orthanc, listening, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSLossless, RLELossless], ids=lambda one: one.keyword
 )
-def test_transfer_syntaxes_stay_as_they_are(syntax, listening, tmp_path):  # noqa: F811
+def test_transfer_syntaxes_stay_as_they_are(syntax, listening, tmp_path):
     listener = listening()
     made = film(np.arange(64 * 64).reshape(64, 64) % 4096)
     if syntax.is_compressed:
@@ -123,7 +125,7 @@ def test_transfer_syntaxes_stay_as_they_are(syntax, listening, tmp_path):  # noq
     np.testing.assert_array_equal(back.pixel_array, np.arange(64 * 64).reshape(64, 64) % 4096)
 
 
-def test_deflated_objects_are_not_accepted(listening):  # noqa: F811
+def test_deflated_objects_are_not_accepted(listening):
     listener = listening()
     assert send(listener.listening.port, [film()], [DeflatedExplicitVRLittleEndian]) is None
     with Peer(listener.listening.port) as peer:
@@ -134,7 +136,7 @@ def test_deflated_objects_are_not_accepted(listening):  # noqa: F811
     assert files_in(listener) == []
 
 
-def test_who_may_not_enter(listening, tmp_path):  # noqa: F811
+def test_who_may_not_enter(listening, tmp_path):
     path = save(film(), tmp_path / "film.dcm")
     listener = listening(callers=("SENDER", "OTHER"))
     port = listener.listening.port
@@ -158,7 +160,7 @@ def test_who_may_not_enter(listening, tmp_path):  # noqa: F811
         assert peer.associate() == ASSOCIATE_AC
 
 
-def test_places_are_limited_and_given_back(listening):  # noqa: F811
+def test_places_are_limited_and_given_back(listening):
     listener = listening(max_associations=2)
     port = listener.listening.port
     with Peer(port) as first, Peer(port) as second, Peer(port) as third:
@@ -167,7 +169,7 @@ def test_places_are_limited_and_given_back(listening):  # noqa: F811
     wait_for(lambda: send(port, [film()]) == [0], 10)
 
 
-def test_no_room_is_said_and_nothing_is_left(listening):  # noqa: F811
+def test_no_room_is_said_and_nothing_is_left(listening):
     listener = listening(work={"spool_gib": 0.0001})  # 107 kB
     made = slices_of(8, rows=128, columns=128)  # 33 kB each
     statuses = send(listener.listening.port, made)
@@ -181,7 +183,7 @@ def test_no_room_is_said_and_nothing_is_left(listening):  # noqa: F811
     assert files_in(poor) == []
 
 
-def test_objects_that_are_not_what_they_say(listening, tmp_path):  # noqa: F811
+def test_objects_that_are_not_what_they_say(listening, tmp_path):
     listener = listening(object_mib=0.1)
     made = slices_of(1)[0]
     data = data_set(save(made, tmp_path / "slice.dcm"))
@@ -203,7 +205,7 @@ def test_objects_that_are_not_what_they_say(listening, tmp_path):  # noqa: F811
     assert not parts_in(listener)
 
 
-def test_sent_twice_is_there_once_and_corrected_is_replaced(listening):  # noqa: F811
+def test_sent_twice_is_there_once_and_corrected_is_replaced(listening):
     listener = listening()
     made = slices_of(4)
     for _ in range(2):
@@ -256,10 +258,10 @@ def test_killed_in_the_middle_and_sent_again(listening, tmp_path):
     for one in made:
         back = pydicom.dcmread(spool.study(STUDY) / object_name(str(one.SOPInstanceUID)))
         np.testing.assert_array_equal(back.pixel_array, one.pixel_array)
-    assert listener.counts["stored"] >= 60
+    wait_for(lambda: listener.counts["stored"] >= 60, 5)
 
 
-def test_stop_lets_those_inside_finish(listening, tmp_path):  # noqa: F811
+def test_stop_lets_those_inside_finish(listening, tmp_path):
     listener = listening()
     made = slices_of(1)[0]
     data = data_set(save(made, tmp_path / "slice.dcm"))
@@ -288,7 +290,7 @@ def _connects(port: int) -> bool:
     return True
 
 
-def test_what_keeps_it_from_starting(listening, tmp_path):  # noqa: F811
+def test_what_keeps_it_from_starting(listening, tmp_path):
     listener = listening()
     for site in (
         site_of(tmp_path / "else", port=listener.listening.port),
@@ -318,7 +320,7 @@ def test_it_ends_with_its_parent(tmp_path):
     wait_for(lambda: not alive(pid), 10)
 
 
-def test_nothing_of_the_patient_is_said(listening, tmp_path, capfd, caplog):  # noqa: F811
+def test_nothing_of_the_patient_is_said(listening, tmp_path, capfd, caplog):
     caplog.set_level("DEBUG")
     listener = listening()
     port = listener.listening.port
@@ -344,7 +346,7 @@ def test_nothing_of_the_patient_is_said(listening, tmp_path, capfd, caplog):  # 
     assert str(made[0].SOPInstanceUID) not in said
 
 
-def test_tls(listening, authority, tmp_path):  # noqa: F811
+def test_tls(listening, authority, tmp_path):
     listener = listening(tls=authority.server.tls(authority.ca))
     port, made = listener.listening.port, slices_of(2)
 
@@ -395,7 +397,7 @@ def test_tls(listening, authority, tmp_path):  # noqa: F811
         )
 
 
-def test_it_needs_little_memory(listening):  # noqa: F811
+def test_it_needs_little_memory(listening):
     """The process loads no torch: its limit is for what peers send."""
     listener = listening(memory_gib=0.25)
     start = time.monotonic()
