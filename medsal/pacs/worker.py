@@ -169,13 +169,10 @@ def _ask(site: Site, **asked: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _process(task: bytes) -> Iterator[tuple[ForkServerProcess, Connection]]:
     """A process that works on a task; it and all that it started are gone afterwards."""
-    from multiprocessing import forkserver
-
     from medsal.pacs.inside import work
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(task, theirs))
     try:

@@ -153,7 +153,7 @@ class Loop:
                 studies = finder.studies(wanted)
                 jobs = finder.enter(studies, quiet_seconds)
         except Trouble as trouble:
-            self.link.failed()
+            (self.disk if trouble.problem is Problem.DISK_FULL else self.link).failed()
             _LOG.warning("node %s cannot be asked: %s", self.node.name, trouble)
             return None
         self._reached()
@@ -242,6 +242,7 @@ class Loop:
         if problem is Problem.DISK_FULL and self.spool.room() is not None:
             self.disk.failed()
             return self.ledger.wait(job, trouble, 0.0, counts=False)
+        self.reached |= job.stage is not State.FETCHED
         if problem is Problem.OUT_OF_RESOURCES:
             self.link.failed()  # a full archive is left alone for a while
         if trouble.transient and tries < self.site.work.tries:
