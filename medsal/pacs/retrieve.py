@@ -240,8 +240,6 @@ def _outcome(
     node: Node, inbox: Inbox, held: Mapping[str, str] | None, missing: Mapping[str, str], failure: Trouble | None
 ) -> int:
     """The number of objects that are there, or what is wrong with it."""
-    if held is not None and not missing:
-        return len(held)  # objects that were here already need no context, and the node may call that a failure
     there = len(held) - len(missing) if held is not None else len(list(inbox.folder.glob("object-*.dcm")))
     refused = f", {inbox.refused} of another study or damaged" if inbox.refused else ""
     if held is not None and not missing:

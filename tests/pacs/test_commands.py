@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -11,13 +16,15 @@ import pytest
 from medsal.cli import main
 from medsal.dicom import is_own, pseudonym
 from medsal.dicom.uids import derived_uid
+from medsal.errors import UsageError
 from medsal.pacs.jobs import State
 from medsal.pacs.ledger import FILE, Ledger
 from medsal.pacs.troubles import PROBLEMS, Problem, Trouble
 from tests.dicom.builders import CANARY, CORONAL, save_all, slices_of
 from tests.dicom.bundles_made import volume_bundle
-from tests.pacs.servers import free_port
+from tests.pacs.servers import free_port, wait_for
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD, GAP, CUT = "good", "gap", "cut"
 UID = re.compile(r"\d+(\.\d+){4,}")
 
@@ -69,7 +76,8 @@ def site(archive, bundle, tmp_path):
             "[explain]",
             'methods = "gradcam"',
         ]
-        lines += ['device = "cpu"', "[work]", "tries = 2", "backoff = 0.01", "[nodes.archive]"]
+        lines += ['device = "cpu"', "[work]", "tries = 2", "backoff = 0.01", "quiet_seconds = 0"]
+        lines += ["[nodes.archive]"]
         lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
         path = tmp_path / "site.toml"
         path.write_text("\n".join(lines))
@@ -245,3 +253,31 @@ def test_a_second_worker_says_so(site, capsys):
     with Ledger(folder / FILE) as ledger, ledger.alone():
         assert pacs(site(), "run", "archive") == 2
     assert "another process works" in said(capsys)[1]
+
+
+def computed(path):
+    try:
+        with Ledger(path, read_only=True) as ledger:
+            return ledger.counts()["computed"]
+    except UsageError:  # it is not there yet
+        return 0
+
+
+def test_watch_works_until_it_is_told_to_stop(site, tmp_path):
+    words = [sys.executable, "-m", "medsal", "pacs", "watch", "archive", "--study", derived_uid(GOOD), "--every", "0.5"]
+    process = subprocess.Popen(
+        [*words, "--site", site(), "--log-level", "info"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: process.poll() is not None or computed(tmp_path / "work" / FILE), 120, 0.2)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert pseudonym(derived_uid(GOOD), "study") in err
+    assert not UID.search(err)
+    assert not list((tmp_path / "work").rglob("*.part"))
