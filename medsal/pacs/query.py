@@ -117,7 +117,7 @@ def report(node: Node, broken: int, good: int) -> None:
 
 
 def understood(talk: Talk, found: Iterator[Dataset], read: Callable[[Dataset], T | None]) -> list[T]:
-    """Read answers, which are decoded only now.
+    """Read answers.
 
     Args:
         talk: where they came from.
@@ -130,10 +130,7 @@ def understood(talk: Talk, found: Iterator[Dataset], read: Callable[[Dataset], T
     results: list[T] = []
     broken = 0
     for answer in found:
-        try:
-            one = read(answer)
-        except Exception:  # noqa: BLE001  damaged values raise nearly everything; they count as not understood
-            one = None
+        one = read(answer)
         if one is None:
             broken += 1
         else:
@@ -178,13 +175,24 @@ def _keys(wanted: Wanted, uids: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def _value(answer: Dataset, keyword: str) -> Any:
+    """A value of an answer, which is decoded only now; None where it is missing or cannot be."""
+    try:
+        return answer.get(keyword) or None
+    except Exception:  # noqa: BLE001  damaged values raise nearly everything
+        return None
+
+
+def _text(answer: Dataset, keyword: str) -> str:
+    return str(_value(answer, keyword) or "")
+
+
 def _study(answer: Dataset) -> Study | None:
-    uid = str(answer.get("StudyInstanceUID") or "")
+    uid = _text(answer, "StudyInstanceUID")
     if not valid_uid(uid):
         return None
-    number = str(answer.get("NumberOfStudyRelatedInstances") or "")
-    date = str(answer.get("StudyDate") or "")
-    given: Any = answer.get("ModalitiesInStudy") or ()
+    number, date = _text(answer, "NumberOfStudyRelatedInstances"), _text(answer, "StudyDate")
+    given = _value(answer, "ModalitiesInStudy") or ()
     modalities = [given] if isinstance(given, str) else list(given)
     return Study(
         uid,
@@ -197,7 +205,7 @@ def _study(answer: Dataset) -> Study | None:
 def _modalities(talk: Talk, study_uid: str) -> set[str]:
     """Of the series of a study, for archives that do not say it of the study."""
     found = answers(talk, level="SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID="", Modality="")
-    return set(understood(talk, found, lambda answer: str(answer.get("Modality") or "")))
+    return set(understood(talk, found, lambda answer: _text(answer, "Modality")))
 
 
 def find_objects(talk: Talk, study_uid: str) -> dict[str, str]:
@@ -219,7 +227,7 @@ def find_objects(talk: Talk, study_uid: str) -> dict[str, str]:
 
 
 def _uid(answer: Dataset, keyword: str) -> str | None:
-    uid = str(answer.get(keyword) or "")
+    uid = _text(answer, keyword)
     return uid if valid_uid(uid) else None
 
 

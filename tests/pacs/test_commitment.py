@@ -111,7 +111,7 @@ def test_a_report_over_the_same_association(kept) -> None:
 @pytest.mark.parametrize("with_role", [True, False])
 def test_a_report_over_an_association_of_the_peer(with_role) -> None:
     port = free_port()
-    statuses = []
+    statuses, roles_taken = [], []
 
     def report(_, asked):
         roles = [build_role(COMMITMENT, scp_role=True)] if with_role else []
@@ -120,14 +120,14 @@ def test_a_report_over_an_association_of_the_peer(with_role) -> None:
             HOST, port, [build_context(COMMITMENT)], ae_title="MEDSAL", ext_neg=roles
         )
         assert association.is_established
-        if not with_role:
-            for context in association.accepted_contexts:
-                context._as_scp = True  # some archives never ask for the role
+        (offered,) = association.accepted_contexts
+        roles_taken.append(offered.as_scp)  # some archives never ask for the role, others do not report without it
         statuses.append(association.send_n_event_report(said, kind, COMMITMENT, INSTANCE)[0].Status)
         association.release()
 
     with peer(archive_that(report)) as node:
         assert client(replace(node, receive_port=port)).confirm(STUDY, UIDS) == {UIDS[2]}
+    assert roles_taken == [with_role]
     assert statuses == [0x0000], "the peer was told that its report came"
 
 

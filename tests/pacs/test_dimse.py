@@ -15,20 +15,23 @@ from dataclasses import replace
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 
 from medsal.dicom.uids import derived_uid
 from medsal.errors import UsageError
-from medsal.pacs import objects, retrieve
+from medsal.pacs import objects, query, retrieve
+from medsal.pacs.associations import associate, context
 from medsal.pacs.client import Sent, Wanted
-from medsal.pacs.dimse import DimseClient
+from medsal.pacs.dimse import DimseClient, contained
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import file_name
 from medsal.pacs.query import VERIFICATION
 from medsal.pacs.troubles import Problem, Trouble
 from tests.pacs.made import PLANTED, clean, saved, slices, study_files
 from tests.pacs.peers import MR, peer
-from tests.pacs.servers import HOST, free_port
+from tests.pacs.servers import HOST, free_port, wait_for
 
 STUDY = derived_uid("study")
 
@@ -193,6 +196,18 @@ def test_no_thread_is_left_behind(archive) -> None:
     assert set(threading.enumerate()) - before == set()
 
 
+def test_an_error_ends_the_association_at_once() -> None:
+    aborted = []
+    with peer([(evt.EVT_ABORTED, aborted.append)]) as node:
+        before = set(threading.enumerate())
+        began = time.monotonic()
+        with pytest.raises(KeyError), associate(node, [context(VERIFICATION)]):
+            raise KeyError
+        assert time.monotonic() - began < 0.9, "the timeout of the node"
+        wait_for(lambda: aborted, 5)
+        wait_for(lambda: not {one for one in set(threading.enumerate()) - before if "Requestor" in one.name}, 5)
+
+
 # Queries
 
 
@@ -241,6 +256,16 @@ def test_answers_that_are_broken_are_counted_and_the_others_kept(caplog) -> None
     clean(caplog.text)
 
 
+def test_a_value_that_cannot_be_decoded_does_not_cost_the_study() -> None:
+    answer = Dataset()
+    answer.StudyInstanceUID = STUDY
+    tag = Tag("NumberOfStudyRelatedInstances")
+    answer[tag] = RawDataElement(tag, "US", 3, b"abc", 0, True, True)  # three bytes are no number: reading it raises
+    one = query._study(answer)
+    assert one is not None
+    assert (one.uid, one.instances) == (STUDY, None)
+
+
 @pytest.mark.parametrize(
     ("statuses", "problem"),
     [([0xA700], Problem.OUT_OF_RESOURCES), ([0xA900], Problem.REJECTED), ([0xC001], Problem.REJECTED)],
@@ -283,7 +308,9 @@ def test_a_study_comes_whole(archive, tmp_path, way) -> None:
         again = dcmread(folder / file_name(first.SOPInstanceUID))
         assert again == first
         assert (folder / file_name(first.SOPInstanceUID)).stat().st_mode & 0o077 == 0
-    assert client.fetch(STUDY, folder) == 12, "what is there is not fetched again"
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    assert client.fetch(STUDY, folder) == 12
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before, "what is there is not fetched again"
 
 
 @pytest.mark.parametrize("way", ["get", "move"])
@@ -657,6 +684,14 @@ def test_nobody_is_named_anywhere(archive, tmp_path, caplog, capfd) -> None:
     clean(caplog.text + out.out + out.err)
     clean([path.name for path in tmp_path.rglob("*")])
     assert STUDY not in caplog.text + out.out + out.err
+
+
+def test_whatever_a_library_raises_is_a_trouble_without_its_text() -> None:
+    def broken():
+        raise ValueError(PLANTED[0])
+
+    said = trouble(contained(broken))
+    assert (said.problem, said.detail) == (Problem.UNREADABLE, "ValueError")
 
 
 def test_names_of_files_are_hashes() -> None:

@@ -85,7 +85,7 @@ def test_woken_is_not_passed() -> None:
     for kind in (threading.Event, Checkpoint):
         passed[kind] = 0
         for _ in range(50):
-            thread = threading.Thread()  # stands for an association
+            thread = threading.Thread(daemon=True)  # stands for an association
             thread._kill = False
             gate = kind() if kind is threading.Event else kind(thread)
             gate.clear()
@@ -110,7 +110,7 @@ def test_woken_is_not_passed() -> None:
 
 def test_clear_waits_until_the_reactor_stands_still() -> None:
     """Whoever has passed the gate finishes what it does before the other side goes on."""
-    thread = threading.Thread()
+    thread = threading.Thread(daemon=True)
     thread._kill = False
     gate = Checkpoint(thread)
     doing, done = threading.Event(), threading.Event()
