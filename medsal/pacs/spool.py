@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import os
 import shutil
 import time
 from collections import Counter
@@ -153,13 +154,14 @@ class Spool:
         place = self.study(study_uid) / object_name(sop_uid)
         with disk_trouble():
             size = path.stat().st_size
+            arrived = _touch(place.parent)  # first, so that nobody takes the study for what it was and removes it
             if place != path and place.is_file() and filecmp.cmp(path, place, shallow=False):
                 path.unlink()
             elif place != path:
                 path.chmod(0o600)
                 move_into(path, place)
                 self._usage.add(size)
-            return Held(study_uid, place.parent, 1, _touch(place.parent))
+            return Held(study_uid, place.parent, 1, arrived)
 
     def reject(self, path: Path, reason: str) -> None:
         """Put a file that cannot be used aside, under the hash of its content.
@@ -191,7 +193,8 @@ class Spool:
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         found: Counter[str] = Counter()
         wrong = (folder for folder in self.root.glob("study-*") if not self._uid_of(folder))
-        for path in [*strays(self.root), *(path for folder in wrong for path in folder.glob("object-*.dcm"))]:
+        moved = (path for folder in wrong for path in folder.glob("object-*.dcm"))
+        for path in dict.fromkeys([*strays(self.root), *moved]):
             try:
                 self.take(path)
             except Refusal as refusal:
@@ -222,7 +225,7 @@ class Spool:
     def _uid_of(self, folder: Path) -> str:
         """The study of a folder, by the first file that can be read; empty where that belongs elsewhere."""
         files = sorted(folder.glob("object-*.dcm"))
-        uid = next((uid for path in files if (uid := study_of(path, self.limits))), "")
+        uid = next((uid for path in files if (uid := _value(path, "StudyInstanceUID", self.limits))), "")
         return uid if folder.name == pseudonym(uid, "study") else ""
 
     def quiet(self) -> list[Held]:
@@ -271,19 +274,6 @@ class Spool:
         return False
 
 
-def study_of(path: Path, limits: Limits = LIMITS) -> str:
-    """The study that a file belongs to.
-
-    Args:
-        path: of a file.
-        limits: of what is read.
-
-    Returns:
-        Its study instance UID; empty where the file cannot be read.
-    """
-    return _value(path, "StudyInstanceUID", limits)
-
-
 def _value(path: Path, keyword: str, limits: Limits) -> str:
     with contextlib.suppress(Refusal):  # it is looked at, and rejected, where it is adopted or explained
         return open_file(path, limits).text(keyword)
@@ -292,8 +282,9 @@ def _value(path: Path, keyword: str, limits: Limits) -> str:
 
 def _touch(folder: Path) -> float:
     """Note an arrival, and say when it was."""
-    mark = folder / ARRIVED
+    mark, now = private_folder(folder) / ARRIVED, time.time_ns()
     mark.touch(mode=0o600)
+    os.utime(mark, ns=(now, now))  # finer than the clock of the file system
     return mark.stat().st_mtime
 
 

@@ -26,6 +26,7 @@ from medsal.pacs.web_session import Session, of_http, pieces, web_trouble
 _ONE_PAGE = 1000
 _PAGES = 10_000
 _UNCOMPRESSED = 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1'
+_PERHAPS_AS_IT_IS = frozenset({Problem.REJECTED, Problem.INCOMPLETE})
 _AS_IT_IS = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
@@ -114,12 +115,19 @@ class WebClient:
             Trouble: ``nothing_received``, ``incomplete``, ``disk_full``, or what is wrong with the node.
         """
         wanted = self._objects(study_uid)
-        missing = {uid for uid in wanted or () if not (folder / object_name(uid)).is_file()}
-        if wanted is None or (wanted and missing == set(wanted)):
-            self._retrieve(f"/studies/{study_uid}", study_uid, folder)
-        else:
-            for series in sorted({wanted[uid] for uid in missing}):
-                self._retrieve(f"/studies/{study_uid}/series/{series}", study_uid, folder)
+        for accept in (_UNCOMPRESSED, _AS_IT_IS):  # some nodes cannot make everything uncompressed
+            places = _lacking(wanted, folder)
+            if not places:
+                break
+            try:
+                for place in places:
+                    self._retrieve(study_uid, place, accept, folder)
+            except Trouble as trouble:
+                if accept is _AS_IT_IS or trouble.problem not in _PERHAPS_AS_IT_IS:
+                    raise
+            else:
+                if wanted is None:
+                    break
         names = {path.name for path in folder.glob("object-*.dcm")}
         if not names:
             raise Trouble(Problem.NOTHING_RECEIVED, self.node.name)
@@ -208,13 +216,11 @@ class WebClient:
             return list(self._web.search_for_studies(**options))
         return list(self._web.search_for_instances(place.split("/")[2], **options))
 
-    def _retrieve(self, place: str, study_uid: str, folder: Path) -> None:
-        """Fetch what lies at an address; uncompressed, or as it is where the node cannot make it so."""
+    def _retrieve(self, study_uid: str, place: str, accept: str, folder: Path) -> None:
+        """Fetch what lies at an address of a study."""
         with web_trouble(self.node):
-            response = self._get(place, _UNCOMPRESSED)
-            if response.status_code in {400, 406, 415, 500, 501}:
-                response.close()
-                response = self._get(place, _AS_IT_IS)
+            url = f"{self._root}/studies/{study_uid}{place}"
+            response = self._session.get(url, headers={"Accept": accept}, stream=True)
             if response.status_code == 404:
                 response.close()
                 return
@@ -222,9 +228,6 @@ class WebClient:
             number = self._receive(response, study_uid, folder)
         if number > LIMITS.files:
             raise Trouble(Problem.UNREADABLE, f"{self.node.name}: more than {LIMITS.files} objects")
-
-    def _get(self, place: str, accept: str) -> requests.Response:
-        return self._session.get(f"{self._root}{place}", headers={"Accept": accept}, stream=True)
 
     def _receive(self, response: requests.Response, study_uid: str, folder: Path) -> int:
         """Write the parts of an answer; what arrived before it broke off stays."""
@@ -245,6 +248,14 @@ class _Status(Trouble):
     def __init__(self, node: Node, code: int) -> None:
         super().__init__(of_http(code), f"{node.name}: HTTP {code}")
         self.code = code
+
+
+def _lacking(wanted: dict[str, str] | None, folder: Path) -> list[str]:
+    """What of a study is to be fetched: all of it, or the series that lack something."""
+    missing = {uid for uid in wanted or () if not (folder / object_name(uid)).is_file()}
+    if wanted is None or (missing and missing == set(wanted)):
+        return [""]
+    return [f"/series/{series}" for series in sorted({wanted[uid] for uid in missing})]
 
 
 def _keep(content: Iterator[bytes], study_uid: str, folder: Path) -> None:
