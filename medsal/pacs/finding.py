@@ -141,8 +141,10 @@ class Finder:
             listed = self.client.instances(study.uid)
         if listed is None:
             return False
-        now = digest_of_objects(listed, self.ledger.own(study.uid))
-        if now != (job.held or job.inputs):
+        own = self.ledger.own(study.uid)
+        now = digest_of_objects(listed, own)
+        fewer = not job.held and len(listed - own) <= job.counts.get("images", 0)  # than were sent to us
+        if not fewer and now != (job.held or job.inputs):
             return True
         self.ledger.note(job, held=now, seen=study.instances if study.instances is not None else len(listed))
         return False

@@ -111,10 +111,10 @@ class Steps:
         inputs = digest_of_files(held.folder, self.ledger.own(job.study))
         job = self.ledger.note(job, inputs=inputs)
         outcome = explain_study(held.folder, self.results_of(job), self.site)
-        return self._explained(job, outcome)
+        return self._explained(job, outcome, held.files)
 
-    def _explained(self, job: Job, outcome: Outcome) -> Job:
-        counts = {**outcome.counts, "seconds": round(outcome.seconds, 2)}
+    def _explained(self, job: Job, outcome: Outcome, images: int) -> Job:
+        counts = {**outcome.counts, "images": images, "seconds": round(outcome.seconds, 2)}
         if not outcome.selected:
             why = {"reason": Reason.NO_MATCH.value, "detail": outcome.reasons}
             return self.cleared(self.ledger.advance(job, State.NOTHING, counts=counts, **why))

@@ -84,7 +84,9 @@ class Loops:
                 os.kill(pid, signal.SIGKILL)
         if self.warm:
             return int(self._line().removeprefix("end "))
-        return self.process.wait()
+        code = self.process.wait()
+        self.process.communicate()
+        return code
 
     def left(self) -> list[int]:
         """Processes that a loop has left behind."""
@@ -92,7 +94,7 @@ class Loops:
         return [pid for pid in _marked(self.mark) if pid != server]
 
     def close(self) -> None:
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
 
@@ -116,7 +118,7 @@ def survive(orthanc: Orthanc, folder: Path, *, good: int, kills: int, warm: bool
         with Ledger(folder / "site" / FILE) as ledger:
             middle = ledger.counts()
         code = loops.loop()
-        ends = time.monotonic() + 10
+        ends = time.monotonic() + 60
         while loops.left() and time.monotonic() < ends:
             time.sleep(0.1)
         assert loops.left() == []
@@ -162,5 +164,6 @@ def test_three_kills(orthanc, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_twelve_kills(orthanc, tmp_path):
-    survive(orthanc, tmp_path, good=25, kills=12, warm=False, longest=6.0)
+    survive(orthanc, tmp_path, good=16, kills=12, warm=False, longest=6.0)

@@ -20,9 +20,8 @@ from medsal.pacs.ledger import FILE, Ledger
 from medsal.pacs.running import Run, explain_pulled
 from medsal.pacs.spool import Spool
 from medsal.pacs.troubles import Problem, Trouble
-from medsal.pacs.worker import explain_study, setup_of
 from medsal.pacs.working import UNREACHABLE
-from tests.pacs.archive import QUICK, Archive, site_of, study_files, study_uid, trapped_bundle
+from tests.pacs.archive import QUICK, Archive, Remembered, site_of, study_files, study_uid, trapped_bundle
 from tests.pacs.traps import CRASHES
 
 ALL = Wanted()
@@ -31,33 +30,6 @@ ALL = Wanted()
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return trapped_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
-
-
-class Remembered:
-    """What workers made of the same images before: made once, by a worker, and copied from there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.made, self.setups = folder, {}, {}
-
-    def explain(self, source, results, site):
-        key = (site.bundle, *sorted(path.name for path in Path(source).glob("*.dcm")))
-        if key not in self.made:
-            place = self.folder / str(len(self.made))
-            try:
-                self.made[key] = place, explain_study(source, place, site)
-            except Trouble as trouble:
-                self.made[key] = place, trouble
-        place, outcome = self.made[key]
-        if place.exists():
-            shutil.copytree(place, results, dirs_exist_ok=True)
-        if isinstance(outcome, Trouble):
-            raise outcome
-        return outcome
-
-    def setup(self, site):
-        if site.bundle not in self.setups:
-            self.setups[site.bundle] = setup_of(site)
-        return self.setups[site.bundle]
 
 
 @pytest.fixture(scope="module")

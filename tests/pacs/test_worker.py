@@ -20,7 +20,7 @@ from medsal.pacs.nodes import Node
 from medsal.pacs.troubles import Problem, Trouble
 from medsal.pacs.worker import explain_study, resident, select_study, setup_of
 from tests.pacs.archive import QUICK, site_of, study_files, trapped_bundle
-from tests.pacs.traps import CRASHES, EATS, ENDS, GRABS, HANGS
+from tests.pacs.traps import CRASHES, EATS, ENDS, GRABS, HANGS, MARKED
 
 NODE = Node(name="nowhere", host="127.0.0.1", port=104, ae_title="NOWHERE")
 
@@ -99,8 +99,9 @@ def test_what_hangs_is_killed_with_all_that_it_started(place, site, first):
     before, began = children(), time.monotonic()
     with pytest.raises(Trouble, match="too_slow"):
         explain_study(place / "hanging", place / "results hanging", quick)
-    assert 2 <= time.monotonic() - began < 20
+    assert 2 <= time.monotonic() - began < 60
     assert children() <= before
+    assert not [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and MARKED in _command(int(pid.name))]
 
 
 def test_a_study_of_nothing_wanted_says_why(place, site, first):
@@ -180,6 +181,7 @@ def test_only_the_log_comes_out_and_nothing_of_the_patient(place, site, first, c
     assert "CANARY" not in err.upper()
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_who_asked(place, site, first):
     """The process that asks is killed while a study hangs: neither the worker nor its server stays behind."""
     study_files(place, "orphan", HANGS)
