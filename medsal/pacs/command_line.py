@@ -25,6 +25,7 @@ SITE = "medsal-pacs.toml"
 """Where the configuration lies unless ``--site`` or ``$MEDSAL_PACS`` says otherwise."""
 UNREACHABLE = 7
 """Exit code where a node does not answer, or refuses us."""
+_EXTRA = {"pynetdicom", "dicomweb_client", "requests", "highdicom"}
 _ENDS = f"0 all done; 2 the configuration is wrong; 3 nothing to do; 4 some are in quarantine or wait; 5 none is done; \
 {UNREACHABLE} the node does not answer; 130 interrupted, run again to go on"
 
@@ -116,6 +117,11 @@ def _told(asked: argparse.Namespace) -> int:
     except Trouble as trouble:
         sys.stderr.write(f"medsal: error: {trouble}\n")
         return _code(trouble)
+    except ImportError as error:
+        if str(error.name).partition(".")[0] not in _EXTRA:
+            raise
+        sys.stderr.write(f"medsal: error: no {error.name}; install it with: pip install 'medsal[pacs]'\n")
+        return USAGE
 
 
 def _code(trouble: Trouble) -> int:

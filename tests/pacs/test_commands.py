@@ -107,6 +107,14 @@ def test_echo(site, archive, capsys):
     assert json.loads(said(capsys)[0])["write"] is True
 
 
+def test_without_the_extra_it_says_what_to_install(site, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.split(".")[0] == "pynetdicom"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pynetdicom", None)
+    assert pacs(site(), "echo", "archive") == 2
+    assert "pip install 'medsal[pacs]'" in said(capsys)[1]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
