@@ -66,6 +66,20 @@ def test_the_peak_is_at_its_place_for_pydicom_and_for_dcmqi(name, kind, tmp_path
     assert np.linalg.norm(peak_by_dcmqi(path, kind, tmp_path) - lps(image)) < 0.5
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(12, 16), (10, 10), (9, 10), (9, 11), (11, 12)])
+def test_bits_of_a_region_fill_whole_pairs_of_bytes(rows, columns, tmp_path):
+    """OHIF's adapter refuses, or misreads, what ends within a pair of bytes."""
+    image, study = volume_study(tmp_path, made=slices_of(20, rows=rows, columns=columns))
+    (path,) = written(tmp_path, study, image, ["seg"])
+    result = pydicom.dcmread(path)
+    positions, pixels = frames_of(result)
+    assert len(pixels) * rows * columns % 16 == 0
+    assert np.linalg.norm(peak_by_pydicom(path) - lps(image)) < 0.5
+    assert len(np.unique(positions, axis=0)) == len(positions)
+    assert pixels.sum() == top_share(blob(image)[0].numpy(), 0.05).sum()
+    assert not dciodvfy(path)
+
+
 def test_enhanced_sources_with_shuffled_frames(tmp_path):
     single = slices_of(9, oblique())
     order = np.random.default_rng(2).permutation(9)

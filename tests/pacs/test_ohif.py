@@ -13,7 +13,7 @@ import pytest
 
 from medsal.dicom import Provenance, read_series, write_dicom
 from tests.dicom.builders import AXIAL, CORONAL, SAGITTAL, oblique, save_all, slices_of
-from tests.dicom.maps_made import blob, lps
+from tests.dicom.maps_made import blob, lps, peak_by_pydicom
 from tests.dicom.tools import program
 
 pytestmark = pytest.mark.slow
@@ -72,6 +72,15 @@ def test_the_peak_lies_where_it_was_planted(adapters, name, kind, tmp_path):
     found = read_by_ohif(adapters, kind, path, sources)
     assert found["slices"] == 9
     assert np.linalg.norm(np.array(found["place"]) - lps(image)) < 0.5 * 1.25
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(10, 10), (9, 10), (9, 11), (11, 12)])
+def test_regions_of_odd_matrices_are_neither_refused_nor_moved(adapters, rows, columns, tmp_path):
+    sources = sorted(save_all(slices_of(20, rows=rows, columns=columns), tmp_path / "source").iterdir())
+    image = read_series(tmp_path / "source")
+    (path,) = write_dicom(blob(image), tmp_path / "results", MADE, kinds=["seg"])
+    found = read_by_ohif(adapters, "seg", path, sources)
+    assert np.linalg.norm(np.array(found["place"]) - peak_by_pydicom(path)) < 0.01
 
 
 def test_frames_in_the_other_order_would_lie_elsewhere(adapters, tmp_path):
