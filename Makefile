@@ -5,7 +5,7 @@ BUNDLE = bundles/mri_tle_efficientnet
 OUT ?= $(CURDIR)/demo_out
 PYTEST = OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: demo test lint types train train-cxr gate slow benchmark tour-pacs servers viewers clean
+.PHONY: demo test lint types train train-films trust-study gate slow benchmark tour-pacs servers viewers clean
 
 # What the tests of DICOM and of the PACS talk to: servers, a second opinion, a validator, a browser. Debian, as root.
 SERVERS = orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools chromium
@@ -34,10 +34,25 @@ types: $(BIN)/.installed-dev
 train: $(BIN)/.installed
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json
 
-train-cxr: $(BIN)/.installed
-	for name in pneumothorax pneumonia; do \
-	  (cd bundles/cxr_$$name && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json) || exit 1; \
+train-films: $(BIN)/.installed
+	for name in cxr_pneumothorax cxr_pneumonia skin_ultrasound; do \
+	  (cd bundles/$$name && $(abspath $(BIN))/python -m monai.bundle run --config_file configs/train.json) || exit 1; \
 	done
+
+# Ten methods, two architectures, three trainings each; the last two lines share the study between two processes.
+trust-study: export OMP_NUM_THREADS = 1
+trust-study: $(BIN)/.installed
+	cd bundles/cxr_pneumonia && for seed in 1 2; do \
+	  test -f eval/trust/resnet_small-$$seed/model.safetensors || $(abspath $(BIN))/python -m monai.bundle run \
+	    --config_file configs/train.json --seed $$seed --output_dir eval/trust/resnet_small-$$seed || exit 1; \
+	done
+	cd bundles/cxr_pneumonia && for seed in 0 1 2; do \
+	  test -f eval/trust/densenet_small-$$seed/model.safetensors || $(abspath $(BIN))/python -m monai.bundle run \
+	    --config_file configs/train.json --architecture densenet_small --epochs 20 --patience 20 \
+	    --seed $$seed --output_dir eval/trust/densenet_small-$$seed || exit 1; \
+	done
+	cd bundles/cxr_pneumonia && study="$(abspath $(BIN))/python -m monai.bundle run --args_file configs/trust.args.yaml \
+	  --output_dir eval/trust" && ( $$study & $$study; wait $$! )
 
 benchmark: $(BIN)/.installed-dev
 	$(BIN)/python benchmarks/mri_job.py

@@ -103,7 +103,7 @@ def _capture(
 
 def _title(study: Study, place: int | None) -> str:
     made = study.provenance
-    parts = [made.method or "attribution", f"class {made.target}" if made.target else "", made.bundle]
+    parts = [made.method or "attribution", f"target {made.target}" if made.target else "", made.bundle]
     if place is not None:
         parts.append(f"slice {place + 1} of {study.grid.shape[-1]}")
     return " · ".join(part for part in [*parts, "right: |relevance| on the image"] if part)

@@ -94,7 +94,7 @@ class Model:
             )
         except RuntimeError as error:
             raise InputError(f"cannot explain images of shape {tuple(plain.shape)}: {type(error).__name__}") from error
-        target = made.target[0]
+        target = "" if made.target[0] is None else self.target_name(made.target[0], made.logits.shape[1])
         maps = {
             name: MetaTensor(value[0].detach().float().cpu().as_subclass(torch.Tensor)).copy_meta_from(ready)
             for name, value in made.items()
@@ -137,9 +137,8 @@ class Model:
         """
         values = logits.detach().float().cpu()
         if len(values) == 1:
-            share = float(torch.sigmoid(values[0]))
-            name = self.name_of(1) if 1 in self.classes else self.name_of(0)
-            return Findings(prediction=name if share > 0.5 else f"no {name}", probabilities={name: share})
+            share, name = float(torch.sigmoid(values[0])), self.target_name(1, 1)
+            return Findings(prediction=self.target_name(int(share > 0.5), 1), probabilities={name: share})
         shares = torch.softmax(values, 0).tolist()
         best = max(range(len(shares)), key=shares.__getitem__)
         return Findings(
@@ -157,24 +156,35 @@ class Model:
         """
         return str(self.classes.get(index, f"class {index}"))
 
-    def made_by(self, method: str, target: int | None, record: Mapping[str, Any]) -> Provenance:
+    def target_name(self, target: int, outputs: int) -> str:
+        """Name what was explained.
+
+        Args:
+            target: class; of a single logit 1, or 0 for what speaks against it.
+            outputs: number of logits.
+
+        Returns:
+            The name of the class; of a single logit that of its finding, or ``no`` and that name.
+        """
+        if outputs > 1:
+            return self.name_of(target)
+        name = self.name_of(1 if 1 in self.classes else 0)
+        return name if target else f"no {name}"
+
+    def made_by(self, method: str, target: str, record: Mapping[str, Any]) -> Provenance:
         """What one map was made by.
 
         Args:
             method: name of the map.
-            target: class that was explained.
+            target: name of the class that was explained.
             record: what the method says about itself.
 
         Returns:
             For the DICOM objects.
         """
         layer = record.get("layer", "")
-        return replace(
-            self.provenance,
-            method=method,
-            target="" if target is None else self.name_of(target),
-            layer=layer if isinstance(layer, str) else "",
-        )
+        layer = layer if isinstance(layer, str) else ""
+        return replace(self.provenance, method=method, target=target, layer=layer)
 
 
 def rules_of(bundle: str | Path) -> Any:

@@ -115,19 +115,7 @@ class WebClient:
             Trouble: ``nothing_received``, ``incomplete``, ``disk_full``, or what is wrong with the node.
         """
         wanted = self._objects(study_uid)
-        for accept in (_UNCOMPRESSED, _AS_IT_IS):  # some nodes cannot make everything uncompressed
-            places = _lacking(wanted, folder)
-            if not places:
-                break
-            try:
-                for place in places:
-                    self._retrieve(study_uid, place, accept, folder)
-            except Trouble as trouble:
-                if accept is _AS_IT_IS or trouble.problem not in _PERHAPS_AS_IT_IS:
-                    raise
-            else:
-                if wanted is None:
-                    break
+        self._complete(study_uid, wanted, folder)
         names = {path.name for path in folder.glob("object-*.dcm")}
         if not names:
             raise Trouble(Problem.NOTHING_RECEIVED, self.node.name)
@@ -215,6 +203,19 @@ class WebClient:
         if place == "/studies":
             return list(self._web.search_for_studies(**options))
         return list(self._web.search_for_instances(place.split("/")[2], **options))
+
+    def _complete(self, study_uid: str, wanted: dict[str, str] | None, folder: Path) -> None:
+        """Fetch what is lacking: uncompressed, and then as it is stored, as some nodes cannot make it so."""
+        for accept in (_UNCOMPRESSED, _AS_IT_IS):
+            try:
+                for place in _lacking(wanted, folder):
+                    self._retrieve(study_uid, place, accept, folder)
+            except Trouble as trouble:
+                if accept is _AS_IT_IS or trouble.problem not in _PERHAPS_AS_IT_IS:
+                    raise
+            else:
+                if wanted is None:
+                    return
 
     def _retrieve(self, study_uid: str, place: str, accept: str, folder: Path) -> None:
         """Fetch what lies at an address of a study."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,23 @@ def test_it_trains_from_the_seed_and_stops_at_the_best_epoch(embedded, tmp_path)
     load_weights(network, tmp_path / "model.safetensors")
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     assert all(torch.equal(value, best[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(embedded, tmp_path):
+    files = ["configs/train.json", "../../configs/train_dist.yaml"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    options = {**embedded, "epochs": 2, "batch_size": 4, "device": "cpu", "output_dir": tmp_path}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    subprocess.run(
+        [*launcher, "-m", "monai.bundle", "run", "--config_file", repr(files), *words],
+        cwd=BUNDLE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    assert (tmp_path / "model.safetensors.sha256").is_file()
+    assert len((tmp_path / "model_curve.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("architecture", ["densenet_small", "mobilenet_v2"])

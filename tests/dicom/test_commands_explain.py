@@ -465,6 +465,8 @@ def test_the_shipped_mri_bundle_explains_slices_as_it_explains_nifti(planted, tm
     top = float(native.max())
     np.testing.assert_allclose(written.pixel_array / top, native[0].numpy().transpose(2, 1, 0) / top, atol=0.02)
     assert ends(out)[0]["series"][0]["prediction"] == said.findings.prediction == "TLE"
+    assert said.provenance["gradcam"].target == "TLE"
+    assert [model.target_name(side, 1) for side in (0, 1)] == ["no TLE", "TLE"]
 
 
 def test_the_real_slices_are_explained_or_refused(real_data, bundle, tmp_path):

@@ -82,6 +82,14 @@ def test_the_truth_itself_is_the_best_map(row):
     assert row.function(mask.float(), mask).tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize(("share", "published"), [(0.148, 0.574), (0.012, 0.506)], ids=["RSNA boxes", "SIIM masks"])
+def test_the_trapezoid_gives_a_blank_map_more_than_published_methods_reached(share, published):
+    mask = (torch.arange(1000) < 1000 * share).view(1, 1, 25, 40)
+    blank = torch.zeros(1, 1, 25, 40)
+    assert auprc_trapezoid(blank, mask).item() == pytest.approx(published, abs=1e-12)
+    assert average_precision(blank, mask).item() == pytest.approx(share, abs=1e-12)
+
+
 def test_a_binarised_map_is_rewarded_by_the_trapezoid_and_not_by_average_precision():
     mask, box = torch.zeros(2, 1, 1, 40, 50, dtype=torch.bool)
     mask[..., :40] = box[..., ::10] = True  # a tenth of the image, and a tenth of the truth

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import resource
@@ -35,7 +34,6 @@ from pydicom.uid import (
 )
 from pynetdicom.presentation import build_context
 
-from medsal.dicom import read_film
 from medsal.dicom.uids import derived_uid
 from medsal.pacs import Listener, object_name
 from tests.dicom.builders import CT, DX, base, film, save, set_pixels, slices_of
@@ -347,14 +345,26 @@ def limited(*words: object, gib: float = 6.0, seconds: float = 120.0) -> tuple[s
     return said.decode(), used.ru_maxrss * 1024
 
 
+READ = """
+import sys
+from medsal.dicom import Refusal, find, read_film, read_series
+for series in find(sys.argv[1]).series:
+    try:
+        read_film(series.first) if series.first.text("Modality") == "DX" else read_series(series.files)
+        print("read")
+    except Refusal as refusal:
+        print(refusal.reason.value)
+"""
+
+
 def bombs() -> dict[str, pydicom.FileDataset]:
     """Small files that would fill the memory."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     deflated = film(SeriesInstanceUID="1.2.1", SOPInstanceUID="1.2.1.1")
-    deflated.PixelData = packer.compress(b"\0" * 200 * MIB) + packer.flush()
+    deflated.PixelData = packer.compress(b"\0" * 50 * MIB) + packer.flush()
     rle = film(SeriesInstanceUID="1.2.2", SOPInstanceUID="1.2.2.1")
     rle.file_meta.TransferSyntaxUID = RLELossless
-    rle.PixelData = encapsulate([struct.pack("<16I", 2, 64, 70, *[0] * 13) + b"\x81\x00" * (6 * MIB)])
+    rle.PixelData = encapsulate([struct.pack("<16I", 2, 64, 70, *[0] * 13) + b"\x81\x00" * (3 * MIB)])
     wide = film(SeriesInstanceUID="1.2.3", SOPInstanceUID="1.2.3.1", Rows=65535, Columns=65535)
     j2k = film(SeriesInstanceUID="1.2.4", SOPInstanceUID="1.2.4.1")
     j2k.file_meta.TransferSyntaxUID = JPEG2000Lossless
@@ -380,13 +390,9 @@ def test_bombs(listening, honest, tmp_path):
     assert statuses["rle"] == statuses["j2k"] == 0  # nobody decodes them here
     unharmed(listener, honest, pid)
     root = spool_of(listener).root
-    said, used = limited("-m", "medsal", "dicom", "inspect", root, "--json")
-    assert [row["status"] for row in json.loads(said)["series"]].count("pixel_length") >= 2
-    assert used < 1400 * MIB  # torch and MONAI take 1000
-    for path in root.rglob("object-*.dcm"):
-        if pydicom.dcmread(path, stop_before_pixels=True).Modality == "DX":
-            with pytest.raises(Exception, match="pixel_length"):
-                read_film(path)
+    said, used = limited("-c", READ, root)
+    assert Counter(said.split()) == {"pixel_length": 3, "read": 1}
+    assert used < 1400 * MIB  # torch, MONAI and highdicom take 1050
 
 
 def seeds(folder: Path) -> list[Path]:

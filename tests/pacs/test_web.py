@@ -183,6 +183,7 @@ class Answers:
 
         self.server = ThreadingHTTPServer((HOST, 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *_: None  # peers that hang up are what is tested
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
         url = f"http://{HOST}:{self.server.server_address[1]}/dicom-web"

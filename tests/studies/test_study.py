@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import shutil
+import time
 
 import numpy as np
 import pandas as pd
@@ -200,6 +202,42 @@ def test_a_killed_study_goes_on_to_the_same_numbers_bit_by_bit(tmp_path, finishe
             continue
         for after in stops:
             assert path.read_bytes() == (tmp_path / f"killed-{after}" / path.name).read_bytes(), path.name
+
+
+def share(folder, who):
+    """One of two processes on one study; notes which steps it did."""
+    torch.set_num_threads(1)
+    study = small(folder)
+    write = study.records.write
+
+    def note(key, content):
+        (folder / who).open("a").write(f"{key}\n")
+        write(key, content)
+
+    study.records.write = note
+    (folder / f"{who} is here").touch()
+    while len(list(folder.glob("* is here"))) < 2:
+        time.sleep(0.05)
+    study.run()
+
+
+def test_two_processes_share_a_study(tmp_path, finished):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=share, args=(tmp_path, who)) for who in ("one", "other")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
+    did = [(tmp_path / who).read_text().splitlines() for who in ("one", "other")]
+    assert all(did)
+    assert sorted(did[0] + did[1]) == sorted(
+        str(path.relative_to(tmp_path / "steps").with_suffix("")) for path in (tmp_path / "steps").rglob("*.json")
+    )
+    for path in finished.glob("*.csv"):
+        if path.name != "passes.csv":  # each process remembers features of its own
+            assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_a_finished_study_is_not_done_again(finished):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,28 @@ class Records:
             True if its file is there.
         """
         return self._path(key).is_file()
+
+    @contextlib.contextmanager
+    def claim(self, key: str, *, wait: bool = False) -> Iterator[bool]:
+        """Keep other processes away from a step; the system lets go of it when the process ends, however.
+
+        Args:
+            key: of the step.
+            wait: for another process to let go of it.
+
+        Yields:
+            Whether the step is this process's own.
+        """
+        path = self._path(key).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+            path.unlink(missing_ok=True)  # who has it open already finds the step done
 
     def _path(self, key: str) -> Path:
         return self.folder / "steps" / f"{key}.json"

@@ -1,4 +1,4 @@
-"""The steps of a study: each done once, in order, with the time that is left."""
+"""The steps of a study: each done once, by whichever process comes to it, with the time that is left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from medsal.studies.trust.records import Records
 
 _LOG = logging.getLogger("medsal")
+_PAUSE = 0.5
+"""Seconds between two looks at steps that another process is doing."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,50 @@ class Step:
 def do_steps(records: Records, steps: Sequence[Step]) -> None:
     """Do the steps that are left, and say how long the rest will take.
 
+    Several processes may work on one study: a step that another one is doing is left to it, and done here if that
+    process ends without a result. All steps are done when this returns.
+
     Args:
         records: where results are kept; a step whose result is there is not done again.
         steps: in order.
     """
-    from medsal.handlers import duration
+    before = sum(records.done(step.key) for step in steps)
+    if before:
+        _LOG.info("%d of %d steps were done before", before, len(steps))
+    clock = _Clock(records, steps, before)
+    while left := [step for step in steps if not records.done(step.key)]:
+        if not sum(_do(records, step, clock) for step in left):
+            time.sleep(_PAUSE)
 
-    left = [step for step in steps if not records.done(step.key)]
-    if len(left) < len(steps):
-        _LOG.info("%d of %d steps were done before", len(steps) - len(left), len(steps))
-    took: dict[str, list[float]] = {}
-    for number, step in enumerate(left, 1):
+
+def _do(records: Records, step: Step, clock: _Clock) -> bool:
+    """Do a step unless it is done or another process is doing it."""
+    if records.done(step.key):
+        return False
+    with records.claim(step.key) as mine:
+        if not mine or records.done(step.key):
+            return False
         began = time.monotonic()
         records.write(step.key, step.run())
-        took.setdefault(step.kind, []).append(time.monotonic() - began)
-        every = [seconds for known in took.values() for seconds in known]
-        mean = {kind: sum(known) / len(known) for kind, known in took.items()}
-        rest = sum(mean.get(other.kind, sum(every) / len(every)) for other in left[number:])
-        done = len(steps) - len(left) + number
-        _LOG.info("%d/%d %s: %.1f s, %s left", done, len(steps), step.words, took[step.kind][-1], duration(rest))
+        clock.say(step, time.monotonic() - began)
+    return True
+
+
+class _Clock:
+    """How long the rest will take, from what steps of each kind took and how many processes share them."""
+
+    def __init__(self, records: Records, steps: Sequence[Step], before: int) -> None:
+        self.records, self.steps, self.before = records, steps, before
+        self.took: dict[str, list[float]] = {}
+
+    def say(self, step: Step, seconds: float) -> None:
+        from medsal.handlers import duration
+
+        self.took.setdefault(step.kind, []).append(seconds)
+        every = [one for known in self.took.values() for one in known]
+        mean = {kind: sum(known) / len(known) for kind, known in self.took.items()}
+        left = [other for other in self.steps if not self.records.done(other.key)]
+        done = len(self.steps) - len(left)
+        hands = max(1.0, (done - self.before) / len(every))
+        rest = sum(mean.get(other.kind, sum(every) / len(every)) for other in left) / hands
+        _LOG.info("%d/%d %s: %.1f s, %s left", done, len(self.steps), step.words, seconds, duration(rest))

@@ -76,6 +76,8 @@ class Study:
     def run(self) -> dict[str, pd.DataFrame]:
         """Do what is left of the study, then write tables, figures and verdicts.
 
+        Several processes that run the same study in the same folder share its steps.
+
         Returns:
             Name -> table, as written to ``output_dir``.
         """
@@ -84,7 +86,8 @@ class Study:
         do_steps(self.records, list(self._first_steps()))
         do_steps(self.records, list(self._steps()))
         self._at_hand = self._trained = None
-        return write_results(self)
+        with self.records.claim("results", wait=True):
+            return write_results(self)
 
     def _setup(self) -> dict[str, Any]:
         """Everything that the numbers depend on."""
