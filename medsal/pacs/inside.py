@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medsal._version import __version__
 from medsal.bundle.exits import root_cause
@@ -27,6 +27,9 @@ from medsal.dicom.phi import CLEANER, quiet
 from medsal.errors import MedsalError, UsageError
 from medsal.files import json_bytes
 from medsal.pacs.troubles import Problem, Trouble
+
+if TYPE_CHECKING:
+    from medsal.dicom.model import Model
 
 BEGUN = b"begun"
 """First message: the process is in a group of its own, and the clock may run."""
@@ -135,11 +138,25 @@ def _limit(gib: float) -> None:
 def _setup(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Digest of all that results depend on but the images."""
     from medsal.dicom.model import load_model
+
+    return {"setup": _digest(asked, load_model(asked["bundle"], **asked["explain"]))}
+
+
+def _digest(asked: Mapping[str, Any], model: Model) -> str:
     from medsal.dicom.select import load_rules
 
     rules = [asdict(rule) for rule in load_rules(_rules(asked))]
-    made = load_model(asked["bundle"], **asked["explain"]).setup
-    return {"setup": hashlib.sha256(json_bytes([made, rules, asked["kinds"], __version__])).hexdigest()}
+    return hashlib.sha256(json_bytes([model.setup, rules, asked["kinds"], __version__])).hexdigest()
+
+
+def _model(asked: Mapping[str, Any]) -> Model:
+    """The bundle, as it was when the run began."""
+    from medsal.dicom.model import load_model
+
+    model = load_model(asked["bundle"], **asked["explain"])
+    if asked["setup"] and asked["setup"] != _digest(asked, model):
+        raise UsageError("the bundle or the rules have changed since this run began; begin a new one")
+    return model
 
 
 def _rules(asked: Mapping[str, Any]) -> Any:
@@ -162,7 +179,6 @@ def _select(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Explain what the rules take of a study."""
     from medsal.dicom.explaining import Job, plan
-    from medsal.dicom.model import load_model
     from medsal.dicom.select import select_series
     from medsal.dicom.units import counts, find
 
@@ -176,7 +192,7 @@ def _explain(asked: Mapping[str, Any]) -> dict[str, Any]:
     else:
         results = Path(asked["results"])
         with _alone(results):
-            job = Job(load_model(asked["bundle"], **asked["explain"]), results, found, chosen, kinds=asked["kinds"])
+            job = Job(_model(asked), results, found, chosen, kinds=asked["kinds"])
             job.run()
         ends = list(job.ends.values())
     if any(end.reason == "MemoryError" or end.detail == "out of memory" for end in ends):

@@ -269,5 +269,5 @@ class Ledger(Made):
                     base.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
                 else:
                     base.execute("UPDATE jobs SET id = ?, setup = ? WHERE id = ?", (key, setup, job.id))
-                    base.execute("UPDATE results SET job = ? WHERE job = ?", (key, job.id))
+                base.execute("UPDATE OR REPLACE results SET job = ? WHERE job = ?", (key, job.id))
         return len(found)

@@ -110,7 +110,7 @@ class Steps:
             return self.ledger.advance(job, State.NEW)
         inputs = digest_of_files(held.folder, self.ledger.own(job.study))
         job = self.ledger.note(job, inputs=inputs)
-        outcome = explain_study(held.folder, self.results_of(job), self.site)
+        outcome = explain_study(held.folder, self.results_of(job), self.site, job.setup)
         return self._explained(job, outcome, held.files)
 
     def _explained(self, job: Job, outcome: Outcome, images: int) -> Job:
@@ -167,6 +167,24 @@ class Steps:
         bad = [(one.problem, one) for one in said if one.problem is not None]
         for problem, one in sorted(bad, key=lambda each: each[0] not in TRANSIENT):  # what may still go comes first
             raise Trouble(problem, f"{len(bad)} of {len(said)} results{_because(one)}")
+
+    def put_aside(self, job: Job, why: Trouble, tries: int) -> Job:
+        """Put a job into quarantine after a step that went wrong for good, or too often.
+
+        Args:
+            job: as it was claimed.
+            why: what happened.
+            tries: how often.
+
+        Returns:
+            It as it is now.
+        """
+        now = self.ledger.job(job.id)
+        facts: dict[str, Any] = {"tries": tries}
+        if now.source == "listener":  # its images stay; they are the ones that this is about
+            own = self.ledger.own(now.study)
+            facts["inputs"] = digest_of_files(self.spool.study(now.study), own) or now.inputs
+        return self.cleared(self.ledger.quarantine(now, why.problem.value, why.detail, **facts))
 
     def remove_results(self, job: Job) -> None:
         """Remove the results of a job from the disk, and the folder of its study where no others are left.

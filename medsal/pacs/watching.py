@@ -133,8 +133,11 @@ class Watch(Loop):
                     _LOG.info("a study that was sent to us waits: %s", trouble)
 
     def _take(self, held: Held) -> None:
+        jobs = self.ledger.rows(study=held.uid)
+        if any(one.node != self.node.name and one.state not in ENDED for one in jobs):
+            return  # it was fetched from another node
         key = job_id(held.uid, self.node.name, self.setup)
-        job = next((one for one in self.ledger.rows(node=self.node.name, study=held.uid) if one.id == key), None)
+        job = next((one for one in jobs if one.id == key), None)
         if job is None:
             job = self.ledger.add(held.uid, self.node.name, self.setup, source="listener")
             if self._node_has_more(held):

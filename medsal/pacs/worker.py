@@ -68,23 +68,24 @@ class Outcome:
         return ", ".join(f"{number} {code}" for code, number in self.counts.get("reasons", {}).items())
 
 
-def explain_study(source: str | Path, results: str | Path, site: Site) -> Outcome:
+def explain_study(source: str | Path, results: str | Path, site: Site, setup: str = "") -> Outcome:
     """Explain a study in a process of its own.
 
     Args:
         source: folder of its images.
         results: folder of its results; what is finished there is kept.
         site: with the bundle, its rules and options, and the limits.
+        setup: from `setup_of`, that must still hold; not looked at where empty.
 
     Returns:
         What became of it.
 
     Raises:
         Trouble: ``crashed``, ``too_slow``, ``too_much_memory``, ``disk_full``, ``busy``, or ``unreadable``.
-        UsageError: the bundle, the rules or an option are wrong.
+        UsageError: the bundle, the rules or an option are wrong, or no longer those of the setup.
     """
     began = time.monotonic()
-    said = _ask(site, does="explain", source=str(source), results=str(results))
+    said = _ask(site, does="explain", source=str(source), results=str(results), setup=setup)
     ends = said["ends"]
     failed = tuple((end["reason"], end["detail"]) for end in ends if end["selected"] and end["status"] != "done")
     made = tuple(_result(one) for one in said["results"])

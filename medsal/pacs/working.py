@@ -29,16 +29,7 @@ from medsal.pacs.worker import setup_of
 _LOG = logging.getLogger("medsal")
 UNREACHABLE = 7
 """Exit code where the node could not be reached."""
-_LINK = frozenset(
-    {
-        Problem.UNREACHABLE,
-        Problem.NOT_ACCEPTED,
-        Problem.TLS,
-        Problem.TIMEOUT,
-        Problem.NO_STATUS,
-        Problem.BUSY,
-    }
-)
+_LINK = frozenset(map(Problem, ("unreachable", "not_accepted", "tls", "timeout", "no_status", "busy")))
 """What may be the node's fault rather than the job's: an echo tells."""
 _NAP = 0.5  # seconds between two looks at whether to stop
 
@@ -248,8 +239,7 @@ class Loop:
         if trouble.transient and tries < self.site.work.tries:
             due = self._clock() + backoff(self.site.work, tries, self._draw)
             return self.ledger.wait(job, trouble, due)
-        now = self.ledger.job(job.id)
-        return self.steps.cleared(self.ledger.quarantine(now, problem.value, trouble.detail, tries=tries))
+        return self.steps.put_aside(job, trouble, tries)
 
     def _there(self) -> bool:
         try:

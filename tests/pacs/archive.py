@@ -138,7 +138,7 @@ class Remembered:
     def __init__(self, folder: Path) -> None:
         self.folder, self.made, self.setups = folder, {}, {}
 
-    def explain(self, source, results, site):
+    def explain(self, source, results, site, setup=""):
         key = (site.bundle, *sorted(path.name for path in Path(source).glob("*.dcm")))
         if key not in self.made:
             place = self.folder / str(len(self.made))

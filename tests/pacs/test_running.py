@@ -252,6 +252,18 @@ def test_a_passing_trouble_is_tried_again_later_and_not_for_ever(hand, archive):
     assert hand.run() == 0
 
 
+def test_a_run_may_stay_until_nothing_is_waiting(hand, archive, monkeypatch):
+    def sleep(run, seconds):
+        hand.clock.now += seconds
+
+    monkeypatch.setattr(Run, "sleep", sleep)
+    hand.made("good")
+    hand.made("crashing", CRASHES)
+    archive.fails = {"find": [Problem.UNREACHABLE] * 2, "fetch": [Problem.INCOMPLETE], "store": [Problem.TIMEOUT]}
+    assert hand.run("run", ALL, once=False) == 4
+    assert hand.states() == {study_uid("good"): "done", study_uid("crashing"): "quarantine"}
+
+
 def test_a_lasting_trouble_goes_to_quarantine_at_once(hand, archive):
     hand.made("good")
     archive.fails["fetch"] = [Problem.REJECTED]
@@ -302,6 +314,8 @@ def test_a_run_that_ended_between_sending_and_confirming_sends_nothing_twice(han
         hand.run()
     assert hand.job("good").state is State.COMPUTED
     archive.confirm = confirm
+    with Ledger(hand.folder / "site" / FILE) as ledger:  # as a kill leaves it
+        assert ledger.claim("memory", "", (State.COMPUTED,)).state is State.SENDING
     assert hand.run() == 0
     assert "stored" not in archive.asked
     assert len(archive.results("good")) == 10

@@ -23,6 +23,7 @@ from medsal.pacs.watching import Watch
 from tests.dicom.tools import program
 from tests.pacs.archive import QUICK, Archive, Remembered, site_of, study_files, study_uid, trapped_bundle
 from tests.pacs.servers import HOST, free_port, wait_for
+from tests.pacs.traps import CRASHES
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,7 @@ def test_slices_that_arrive_while_a_study_is_explained_are_not_lost(eye, tmp_pat
     files = study_files(tmp_path / "made", "good")
     eye.watch.poll = False
 
-    def slow(source, results, site):
+    def slow(source, results, site, setup):
         outcome = remembered.explain(source, results, site)
         eye.send(*files[6:])
         return outcome
@@ -196,6 +197,40 @@ def test_slices_that_arrive_while_a_study_is_explained_are_not_lost(eye, tmp_pat
     job = eye.job("good")
     assert (job.state, job.counts["results"]) == (State.DONE, 10)
     assert len(eye.archive.results("good")) == 8 + 10
+
+
+def test_what_was_sent_to_us_and_cannot_be_explained_stays_and_is_left_alone(eye, tmp_path):
+    eye.send(*study_files(tmp_path / "made", "crashing", CRASHES))
+    eye.turns(61)
+    job = eye.job("crashing")
+    assert (job.state, job.reason) == (State.QUARANTINE, "crashed")
+    assert len(eye.spooled) == CRASHES
+    eye.turns(61)
+    assert eye.job("crashing") == job
+    eye.watch.ledger.retry()
+    eye.turns(0)
+    assert (eye.job("crashing").state, eye.job("crashing").starts) == (State.QUARANTINE, 0)
+
+
+def test_what_cannot_be_completed_stays_and_is_left_alone(eye, tmp_path):
+    files = study_files(tmp_path / "made", "good")
+    eye.watch.poll = False
+    eye.archive.put(*files)
+    eye.archive.fails["fetch"] = [Problem.REJECTED]
+    eye.send(*files[:6])
+    eye.turns(61)
+    assert (eye.job("good").state, eye.job("good").reason) == (State.QUARANTINE, "rejected")
+    eye.turns(61)
+    assert "fetch" not in eye.archive.asked
+    assert len(eye.spooled) == 6
+
+
+def test_what_was_fetched_from_another_node_is_not_sent_to_this_one(eye, tmp_path):
+    eye.watch.poll = False
+    eye.watch.ledger.add(study_uid("good"), "another", "setup", source="listener")
+    eye.send(*study_files(tmp_path / "made", "good"))
+    eye.turns(61)
+    assert [job.node for job in eye.watch.ledger.rows()] == ["another"]
 
 
 def test_our_own_results_sent_back_to_us_open_nothing(eye, tmp_path):

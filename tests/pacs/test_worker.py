@@ -143,7 +143,7 @@ def test_what_is_wrong_with_the_configuration_is_no_fault_of_a_study(place, site
         setup_of(dataclasses.replace(site, bundle=None))
 
 
-def test_the_setup_is_all_that_results_depend_on(site, bundle, first):
+def test_the_setup_is_all_that_results_depend_on(place, site, bundle, first):
     def changed(**values):
         return setup_of(dataclasses.replace(site, **values))
 
@@ -156,6 +156,9 @@ def test_the_setup_is_all_that_results_depend_on(site, bundle, first):
         changed(kinds=("sc",)),
     ]
     assert len(set(found)) == 4
+    assert explain_study(place / "good", place / "results", site, found[0]).results == first.results
+    with pytest.raises(UsageError, match="changed since"):
+        explain_study(place / "good", place / "results", site, found[1])
     assert changed(folder=site.folder / "elsewhere") == found[0]
 
 
