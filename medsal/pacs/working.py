@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Self
 
-from medsal.bundle.exits import ALL_FAILED, DONE, NOTHING, SOME_FAILED
 from medsal.dicom.phi import quiet
 from medsal.dicom.progress import Lines
 from medsal.errors import MedsalError
 from medsal.pacs.client import Client, Study, Wanted, connect
+from medsal.pacs.ends import UNREACHABLE, ended
 from medsal.pacs.finding import Finder
 from medsal.pacs.jobs import DOING, ENDED, STAGES, Job, State
 from medsal.pacs.ledger import FILE, Ledger
@@ -27,8 +27,6 @@ from medsal.pacs.troubles import Problem, Trouble
 from medsal.pacs.worker import setup_of
 
 _LOG = logging.getLogger("medsal")
-UNREACHABLE = 7
-"""Exit code where the node could not be reached."""
 _LINK = frozenset(map(Problem, ("unreachable", "not_accepted", "tls", "timeout", "no_status", "busy")))
 """What may be the node's fault rather than the job's: an echo tells."""
 _NAP = 0.5  # seconds between two looks at whether to stop
@@ -67,7 +65,8 @@ class Loop:
         self.ledger = Ledger(site.folder / FILE, clock=clock)
         self.spool = Spool(site.folder, site.work)
         self.steps = Steps(site, self.client, self.ledger, self.spool)
-        self.link, self.disk = Pause(site.work, clock), Pause(site.work, clock)
+        self.link, self.disk, self.archive = (Pause(site.work, clock) for _ in range(3))
+        self._refused: set[str] = set()
         self.stages: tuple[State, ...] = STAGES
         self.seen: set[str] = set()
         self.reached = self.stopping = self._unsettled = False
@@ -115,6 +114,8 @@ class Loop:
             self._tidy()
             if self.stages != (State.COMPUTED,):
                 self.ledger.adopt(self.node.name, self.setup)
+            waiting = self.ledger.rows((State.WAITING,), self.node.name)
+            self._refused = {job.id for job in waiting if job.reason == Problem.OUT_OF_RESOURCES}
             self.lines = Lines(0)  # its clock runs from here
             yield
 
@@ -189,7 +190,7 @@ class Loop:
 
     def _possible(self) -> list[State]:
         """Stages whose next steps can be done now: the node is there, and there is room."""
-        there, room = self.link.over, self.disk.over
+        there, room = self.link.over and self.archive.over, self.disk.over
         possible = {
             State.NEW: there and room and self.spool.room() is None,
             State.FETCHED: room,
@@ -210,6 +211,9 @@ class Loop:
             self.disk.worked()
         else:
             self._reached()
+        if job.stage is State.COMPUTED:
+            self.archive.worked()
+            self._refused.clear()
         return after
 
     def _safely(self, job: Job) -> Job:
@@ -234,12 +238,18 @@ class Loop:
             self.disk.failed()
             return self.ledger.wait(job, trouble, 0.0, counts=False)
         self.reached |= job.stage is not State.FETCHED
-        if problem is Problem.OUT_OF_RESOURCES:
-            self.link.failed()  # a full archive is left alone for a while
+        if problem is Problem.OUT_OF_RESOURCES and self._full(job):
+            self.archive.failed()
+            return self.ledger.wait(job, trouble, 0.0, counts=False)
         if trouble.transient and tries < self.site.work.tries:
             due = self._clock() + backoff(self.site.work, tries, self._draw)
             return self.ledger.wait(job, trouble, due)
         return self.steps.put_aside(job, trouble, tries)
+
+    def _full(self, job: Job) -> bool:
+        """Whether the archive takes nothing from anybody; what it does not take from one job is that job's own."""
+        self._refused.add(job.id)
+        return job.stage is State.COMPUTED and len(self._refused) > 1
 
     def _there(self) -> bool:
         try:
@@ -282,14 +292,4 @@ class Loop:
             return UNREACHABLE
         named = {*self.seen, *(job.id for job in self.left())}
         jobs = [job for job in self.ledger.rows(node=self.node.name) if job.id in named]
-        good = [self._good(job) for job in jobs if job.state is not State.NOTHING]
-        if not good:
-            return NOTHING
-        return DONE if all(good) else SOME_FAILED if any(good) else ALL_FAILED
-
-    def _good(self, job: Job) -> bool:
-        """Whether a job has come as far as it could come in this run."""
-        if job.state is State.QUARANTINE or job.counts.get("failed"):
-            return False
-        last = max((STAGES.index(one) for one in self.stages), default=-1)
-        return job.state is State.DONE or STAGES.index(job.stage) > last
+        return ended(jobs, self.stages)

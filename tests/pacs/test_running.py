@@ -14,13 +14,13 @@ import pydicom
 import pytest
 
 from medsal.errors import UsageError
-from medsal.pacs.client import Wanted
+from medsal.pacs.client import Sent, Wanted
+from medsal.pacs.ends import UNREACHABLE
 from medsal.pacs.jobs import State
 from medsal.pacs.ledger import FILE, Ledger
 from medsal.pacs.running import Run, explain_pulled
 from medsal.pacs.spool import Spool
 from medsal.pacs.troubles import Problem, Trouble
-from medsal.pacs.working import UNREACHABLE
 from tests.pacs.archive import QUICK, Archive, Remembered, site_of, study_files, study_uid, trapped_bundle
 from tests.pacs.traps import CRASHES
 
@@ -286,6 +286,22 @@ def test_an_object_that_is_refused_is_told_and_the_others_are_sent(hand, archive
     assert (hand.job("good").state, hand.job("good").reason) == (State.QUARANTINE, "rejected")
     assert archive.asked.count("stored") == 2  # only what was not there
     assert len(archive.results("good")) == 9
+
+
+def test_a_full_archive_is_left_alone_and_costs_no_tries(hand, archive):
+    for name in ("one", "two", "three"):
+        hand.made(name)
+    assert hand.run("pull") == hand.run("explain") == 0
+    store = archive.store
+    archive.store = lambda files, done=None: store([]) + [Sent("2.25.1", Problem.OUT_OF_RESOURCES) for _ in files]
+    for _ in range(9):
+        assert hand.run("push") == 5
+        assert archive.asked.count("store") <= 2
+        hand.clock.now += 10
+    assert {job.state for job in hand.jobs} <= {State.WAITING, State.COMPUTED}
+    assert sorted(job.tries for job in hand.jobs) == [0, 0, 1]
+    archive.store = store
+    assert hand.run("push") == 0
 
 
 def test_done_means_confirmed(hand, archive):
