@@ -26,7 +26,8 @@ from pathlib import Path
 from benchmarks.pacs_batch import film, head, save
 from benchmarks.pacs_tour import ROOT, Archive
 from medsal.dicom.uids import derived_uid
-from medsal.pacs.client import Wanted, connect
+from medsal.pacs.client import Wanted
+from medsal.pacs.connecting import connect
 from medsal.pacs.nodes import Node, Site
 from medsal.pacs.running import Run
 

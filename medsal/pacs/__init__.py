@@ -13,7 +13,7 @@ _HOME = {
     "Sent": "client",
     "Study": "client",
     "Wanted": "client",
-    "connect": "client",
+    "connect": "connecting",
     "DimseClient": "dimse",
     "STATES": "jobs",
     "Job": "jobs",

@@ -159,7 +159,7 @@ def _say(asked: argparse.Namespace, text: str, content: Any) -> None:
 
 
 def _echo(asked: argparse.Namespace, site: Site) -> int:
-    from medsal.pacs.client import connect
+    from medsal.pacs.connecting import connect
 
     node = site.node(asked.node)
     began = time.perf_counter()
@@ -173,7 +173,7 @@ def _echo(asked: argparse.Namespace, site: Site) -> int:
 
 def _find(asked: argparse.Namespace, site: Site) -> int:
     from medsal.pacs import listing
-    from medsal.pacs.client import connect
+    from medsal.pacs.connecting import connect
 
     found = connect(site.node(asked.node)).find(_wanted(asked))
     text = listing.studies_table(found, identified=asked.identified) + f"{len(found)} studies\n"

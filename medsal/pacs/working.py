@@ -13,7 +13,8 @@ from typing import Self
 from medsal.dicom.phi import quiet
 from medsal.dicom.progress import Lines
 from medsal.errors import MedsalError
-from medsal.pacs.client import Client, Study, Wanted, connect
+from medsal.pacs.client import Client, Study, Wanted
+from medsal.pacs.connecting import connect
 from medsal.pacs.ends import UNREACHABLE, ended
 from medsal.pacs.finding import Finder
 from medsal.pacs.jobs import DOING, ENDED, STAGES, Job, State
