@@ -20,8 +20,13 @@ def test_the_overlay_of_a_published_study_runs(repository, tmp_path):
     parser.read_config([str(tmp_path / "inference.json"), str(repository / "configs" / "studies" / "arun2021.yaml")])
     config = parser.get()
     training = [{**item, "split": "train", "case": f"train-{item['case']}"} for item in films(3)]
+    faulty = [
+        *films(4),
+        {"case": "far-off", "image": "absent.png", "label": 1, "fault": "'t.csv' row 6: a box outside"},
+    ]
     config |= {
-        "network_def": Matched(9), "dataset": films(4), "device": torch.device("cpu"), "output_dir": str(tmp_path),
+        "dataset": {"_target_": "monai.data.Dataset", "data": faulty, "transform": "$lambda item: item"},
+        "network_def": Matched(9), "device": torch.device("cpu"), "output_dir": str(tmp_path),
         "checkpoints": [str(tmp_path / f"{seed}.pt") for seed in range(2)], "orders": ["top_down"], "draws": 1,
         "methods": {"GRAD": {"method": "saliency"}}, "prior_dataset": training, "resamples": 100,
     }  # fmt: skip
@@ -32,6 +37,8 @@ def test_the_overlay_of_a_published_study_runs(repository, tmp_path):
     assert set(found["method"]) == {"GRAD"}
     assert len(found) == 6
     assert pd.read_csv(tmp_path / "study" / "networks.csv")["network"].tolist() == ["network/0", "network/1"]
+    left = pd.read_csv(tmp_path / "study" / "left_out.csv")
+    assert left.to_dict("records") == [{"case": "far-off", "reason": "'t.csv' row 6: a box outside"}]
 
 
 def test_checkpoints_are_loaded_one_by_one(tmp_path):

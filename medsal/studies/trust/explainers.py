@@ -14,7 +14,7 @@ from medsal.attribution.explain import explain
 from medsal.attribution.features import layer_names
 from medsal.attribution.presets import PRESETS
 from medsal.attribution.shared_pass import FEATURES
-from medsal.errors import UsageError
+from medsal.errors import MedsalError, UsageError
 
 Explainer = Callable[[nn.Module, Tensor, list[int]], Tensor]
 """``explainer(network, image (B, C, *space), target) -> relevance (B, 1, *space)``."""
@@ -31,12 +31,12 @@ class Explainers:
         memory_budget: bytes that loops over steps and samples may use; fixed, so that sums are added in one order.
 
     Raises:
-        UsageError: if there is no method, or one is unknown.
+        UsageError: if there is no method, one is unknown, or two functions have one name.
     """
 
     def __init__(self, methods: StudyMethods, seed: int = 0, memory_budget: int = 2**30) -> None:
         methods = PRESETS.get(methods, methods) if isinstance(methods, str) else methods
-        given = methods if isinstance(methods, Mapping) else {_name(method): method for method in _listed(methods)}
+        given = methods if isinstance(methods, Mapping) else _named(methods)
         if not given:
             raise UsageError("methods: wanted at least one, got none")
         self.names = list(given)
@@ -108,6 +108,7 @@ class Explainers:
 
         Raises:
             UsageError: if a function's map is not of this shape.
+            MedsalError: if the logits are not finite.
         """
         found: dict[str, Tensor] = {}
         if self.table:
@@ -119,6 +120,8 @@ class Explainers:
             target = target or [int(k or 0) for k in explained.target]
         else:
             logits = logits_of(network, image)
+            if not logits.isfinite().all():
+                raise MedsalError("the network's logits are not finite for this image")
         classes = target or predicted(logits)
         for name, function in self.functions.items():
             with borrowed(network):
@@ -158,6 +161,15 @@ def predicted(logits: Tensor) -> list[int]:
 
 def _listed(methods: Iterable[str | Explainer]) -> list[str | Explainer]:
     return [name.strip() for name in methods.split(",")] if isinstance(methods, str) else list(methods)
+
+
+def _named(methods: Iterable[str | Explainer]) -> dict[str, str | Explainer]:
+    found: dict[str, str | Explainer] = {}
+    for method in _listed(methods):
+        name = _name(method)
+        if found.setdefault(name, method) != method:
+            raise UsageError(f"methods: two are called {name!r}; give each a name of its own, as a mapping")
+    return found
 
 
 def _name(method: Any) -> str:

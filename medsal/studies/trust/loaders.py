@@ -56,6 +56,6 @@ def training_prior(items: Sequence[Mapping[str, Any]] | None, keys: Keys | None 
     if items is None:
         return None
     cases = Cases(items, keys, batch_size=1)
-    splits = {name: str(items[at].get("split")) for at, name in enumerate(cases.names)}
+    splits = {name: str(cases.item(at).get("split")) for at, name in enumerate(cases.names)}
     truths = ((name, cases.truth(at)) for at, name in enumerate(cases.names))
     return mean_training_mask(((name, truth[0]) for name, truth in truths if truth is not None), splits)

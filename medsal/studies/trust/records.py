@@ -6,6 +6,9 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from torch import Tensor, nn
 from medsal.errors import MedsalError, UsageError
 from medsal.files import json_bytes, write_file
 
+_LOG = logging.getLogger("medsal")
+
 
 class Records:
     """The folder of a study.
@@ -27,22 +32,25 @@ class Records:
 
     Raises:
         UsageError: if the folder holds another study.
+        MedsalError: if it cannot be read or written.
     """
 
     def __init__(self, folder: str | Path, setup: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.fingerprint = hashlib.sha256(json.dumps(setup, sort_keys=True, default=str).encode()).hexdigest()
+        self._unlocked = False
         known = self.folder / "study.json"
-        if known.is_file():
-            before = json.loads(known.read_text())
-            if before.get("fingerprint") != self.fingerprint:
-                differs = [key for key in setup if _text(before.get("setup", {}).get(key)) != _text(setup[key])]
-                raise UsageError(
-                    f"{self.folder} holds another study (other {', '.join(differs) or 'settings'}); "
-                    "choose another output_dir, or give the same settings to go on with it"
-                )
-        else:
-            write_file(known, json_bytes({"fingerprint": self.fingerprint, "setup": setup}))
+        if not known.is_file():
+            with self.claim("study", wait=True):
+                if not known.is_file():  # of several processes that begin at once, one says which study it is
+                    write_file(known, json_bytes({"fingerprint": self.fingerprint, "setup": setup}))
+        before = _read(known)
+        if before.get("fingerprint") != self.fingerprint:
+            differs = [key for key in setup if _text(before.get("setup", {}).get(key)) != _text(setup[key])]
+            raise UsageError(
+                f"{self.folder} holds another study (other {', '.join(differs) or 'settings'}); "
+                "choose another output_dir, or give the same settings to go on with it"
+            )
 
     def read(self, key: str) -> dict[str, Any] | None:
         """What a step found.
@@ -52,12 +60,12 @@ class Records:
 
         Returns:
             Its content; None where it was not done.
+
+        Raises:
+            MedsalError: if the file is broken.
         """
         path = self._path(key)
-        if not path.is_file():
-            return None
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
+        return _read(path) if path.is_file() else None
 
     def write(self, key: str, content: Mapping[str, Any]) -> None:
         """Keep what a step found.
@@ -88,16 +96,29 @@ class Records:
             wait: for another process to let go of it.
 
         Yields:
-            Whether the step is this process's own.
+            Whether the step is this process's own; always on a disk that has no locks.
+
+        Raises:
+            MedsalError: if the folder cannot be written.
         """
         path = self._path(key).with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise MedsalError(
+                f"cannot write {path}: {error.strerror or error}; free some space or choose another output_dir"
+            ) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
+            except OSError as error:  # some disks of clusters have no locks
+                if not self._unlocked:
+                    _LOG.warning("%s: no locks (%s); let one process alone do this study", self.folder, error.strerror)
+                self._unlocked = True
             yield True
             path.unlink(missing_ok=True)  # who has it open already finds the step done
 
@@ -131,9 +152,9 @@ class Records:
         """
         path = self._maps(member, batch)
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return torch.from_numpy(arrays[f"m{method}"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise MedsalError(f"{path} cannot be read ({error}); remove the study's folder and start anew") from error
 
     def _maps(self, member: str, batch: int) -> Path:
@@ -183,6 +204,16 @@ def tensor_digest(values: Tensor) -> str:
     """
     plain = values.detach().cpu().contiguous().view(-1).view(torch.uint8)
     return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MedsalError(f"{path} cannot be read ({error}); remove it and start again") from error
+    if not isinstance(found, dict):
+        raise MedsalError(f"{path} cannot be read (no mapping); remove it and start again")
+    return found
 
 
 def _text(value: Any) -> str:

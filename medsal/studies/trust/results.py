@@ -24,8 +24,9 @@ def write_results(study: Studied) -> dict[str, pd.DataFrame]:
         study: the study.
 
     Returns:
-        Name -> table: ``networks``, ``blocks``, ``passes``, ``random_pairs``, ``utility``, ``pairs``,
-        ``pair_summary``, ``states``, ``randomisation``, ``curves`` and ``verdicts``, as far as its parts go.
+        Name -> table: ``left_out`` (items that are no case), ``networks``, ``blocks``, ``passes``, ``random_pairs``,
+        ``utility``, ``pairs``, ``pair_summary``, ``states``, ``randomisation``, ``curves`` and ``verdicts``, as far as
+        its parts go.
     """
     rule = Rule(study.settings.alike, study.settings.level, study.settings.resamples)
     tables = all_tables(study)

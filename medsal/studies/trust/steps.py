@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medsal.errors import MedsalError
 from medsal.studies.trust.records import Records
 
 _LOG = logging.getLogger("medsal")
@@ -44,14 +45,23 @@ def do_steps(records: Records, steps: Sequence[Step]) -> None:
     Args:
         records: where results are kept; a step whose result is there is not done again.
         steps: in order.
+
+    Raises:
+        MedsalError: if a step fails; the error begins with what the step is called.
     """
     before = sum(records.done(step.key) for step in steps)
     if before:
         _LOG.info("%d of %d steps were done before", before, len(steps))
     clock = _Clock(records, steps, before)
+    told = False
     while left := [step for step in steps if not records.done(step.key)]:
-        if not sum(_do(records, step, clock) for step in left):
-            time.sleep(_PAUSE)
+        if sum(_do(records, step, clock) for step in left):
+            told = False
+            continue
+        if not told:
+            _LOG.info("waiting for %d steps that other processes are doing, the first: %s", len(left), left[0].words)
+            told = True
+        time.sleep(_PAUSE)
 
 
 def _do(records: Records, step: Step, clock: _Clock) -> bool:
@@ -62,7 +72,11 @@ def _do(records: Records, step: Step, clock: _Clock) -> bool:
         if not mine or records.done(step.key):
             return False
         began = time.monotonic()
-        records.write(step.key, step.run())
+        try:
+            found = step.run()
+        except MedsalError as error:
+            raise type(error)(f"{step.words}: {error}") from error
+        records.write(step.key, found)
         clock.say(step, time.monotonic() - began)
     return True
 

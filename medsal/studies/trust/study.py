@@ -20,10 +20,10 @@ from medsal.studies.trust.pairs import compare_pair, pairs, partners, random_pai
 from medsal.studies.trust.randomisation import State, states
 from medsal.studies.trust.records import Records, digest, slug, tensor_digest
 from medsal.studies.trust.results import write_results
-from medsal.studies.trust.settings import PAIRS, RANDOMISATION, UTILITY, StudySettings
+from medsal.studies.trust.settings import PAIRS, RANDOMISATION, UTILITY, StudySettings, named, settings_of
 from medsal.studies.trust.steps import Step, do_steps
 from medsal.studies.trust.subject import Member, NetworkLike, Subject, Wishes, members_of
-from medsal.studies.trust.utility import prior_scores, utility_rows
+from medsal.studies.trust.utility import check_prior, prior_scores, utility_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ class Study:
 
     Raises:
         UsageError: if a setting is wrong, or the folder holds another study.
-        InputError: if a case cannot be read.
+        InputError: if no case can be read.
     """
 
     def __init__(
@@ -61,15 +61,17 @@ class Study:
         keys: Keys | Mapping[str, str] | None = None,
         prior: MaskPrior | None = None,
     ) -> None:
-        self.settings = StudySettings(**settings) if isinstance(settings, Mapping) else settings or StudySettings()
+        self.settings = settings_of(settings)
         self.members = members_of(networks)
         self.explainers = Explainers(methods, self.settings.seed, self.settings.memory_budget)
-        found = Keys(**keys) if isinstance(keys, Mapping) else keys
+        found = named(Keys, keys, "keys") if isinstance(keys, Mapping) else keys
         self.cases = Cases(items, found, self.settings.batch_size)
         if self.settings.target == "label" and None in self.cases.labels:
             case = self.cases.names[self.cases.labels.index(None)]
             raise UsageError(f"target: {case} has no label; give target 'predicted', a class, or labels")
         self.prior = prior
+        if prior is not None and UTILITY in self.settings.parts:
+            check_prior(prior, self.cases)
         self.records = Records(output_dir, self._setup())
         self._at_hand: tuple[str, Subject] | None = None
         self._trained: tuple[str, list[Prepared]] | None = None
@@ -104,8 +106,9 @@ class Study:
     # What is to be done, in order.
 
     def _first_steps(self) -> Iterator[Step]:
-        for member in self.members:
+        for member in self.members:  # all of them first: what does not suit one is known before anything is explained
             yield Step(f"about/{slug(member.name)}", f"{member.name}: blocks", partial(self._about, member))
+        for member in self.members:
             for batch in self.cases.batches:
                 words = f"{member.name}: trained, batch {batch.number + 1}"
                 yield Step(self.key("trained", member, batch), words, partial(self._explain, member, batch))

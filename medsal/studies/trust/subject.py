@@ -15,6 +15,7 @@ from medsal.studies.trust.blocks import Blocks, find_blocks
 from medsal.studies.trust.explainers import Explainers, logits_of
 from medsal.studies.trust.passes import PassCounter
 from medsal.studies.trust.randomisation import Randomiser, State
+from medsal.studies.trust.records import slug
 from medsal.studies.trust.replay import Replay
 
 NetworkLike = nn.Module | Callable[[], nn.Module]
@@ -49,9 +50,11 @@ class Member:
         Raises:
             UsageError: if what was given or loaded is no network.
         """
-        found = self.network if isinstance(self.network, nn.Module) else self.network()
+        given: Any = self.network
+        found = given() if callable(given) and not isinstance(given, nn.Module) else given
         if not isinstance(found, nn.Module):
-            raise UsageError(f"networks: wanted {self.name} to be a network, got {type(found).__name__}")
+            what = f"{type(found).__name__} {found!r}"[:80]
+            raise UsageError(f"networks: wanted {self.name} to be a network, got {what}; see checkpoints for files")
         return found
 
 
@@ -65,14 +68,22 @@ def members_of(networks: Mapping[str, Sequence[NetworkLike] | NetworkLike]) -> l
         Them, in order.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is none, or two would keep their results in one file.
     """
-    found = []
+    found: list[Member] = []
     for name, given in networks.items():
-        several = list(given) if isinstance(given, Sequence) else [given]
+        several = [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence) else [given]
         found += [Member(name, index, network) for index, network in enumerate(several)]
     if not found:
         raise UsageError("networks: wanted at least one, got none")
+    files: dict[str, Member] = {}
+    for member in found:
+        other = files.setdefault(slug(member.name), member)
+        if other is not member:
+            raise UsageError(
+                f"networks: {other.architecture!r} and {member.architecture!r} are one name as a file's; wanted names "
+                "that differ in letters, digits, points or hyphens"
+            )
     return found
 
 

@@ -40,6 +40,8 @@ def all_tables(study: Studied) -> dict[str, pd.DataFrame]:
         "passes": _frame(list(_passes(study))),
         "random_pairs": _frame(list(_random_pairs(study))),
     }
+    if study.cases.left_out:
+        found["left_out"] = _frame([{"case": case, "reason": why} for case, why in study.cases.left_out.items()])
     if UTILITY in study.settings.parts:
         found["utility"] = _frame(list(_utility(study)))
     if PAIRS in study.settings.parts:

@@ -11,6 +11,7 @@ from medsal.errors import UsageError
 from medsal.evaluation.baselines import MaskPrior
 from medsal.evaluation.chance_hits import average_precision_null
 from medsal.evaluation.localisation import auprc_trapezoid, average_precision
+from medsal.studies.trust.cases import Cases
 
 NAN = float("nan")
 
@@ -76,6 +77,22 @@ def prior_scores(
             )
         rows.append({"prior": average_precision(values, truth).item(), "reason": ""})
     return rows
+
+
+def check_prior(prior: MaskPrior, cases: Cases) -> None:
+    """Refuse a prior that a case cannot be scored with, before anything is explained.
+
+    Args:
+        prior: made from training cases.
+        cases: of the study.
+
+    Raises:
+        UsageError: if the prior was made from a case, or lies on another grid.
+    """
+    for name, shape, scored in zip(cases.names, cases.shapes, cases.scored, strict=True):
+        grid = tuple(prior(name).shape[2:]) if scored else shape[1:]
+        if grid != shape[1:]:
+            raise UsageError(f"prior: wanted the grid {shape[1:]} of {name}, got {grid}")
 
 
 def _no_answer(reason: str) -> dict[str, Any]:
