@@ -5,7 +5,10 @@ BUNDLE = bundles/mri_tle_efficientnet
 OUT ?= $(CURDIR)/demo_out
 PYTEST = OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
-.PHONY: demo test lint types train train-films trust-study gate slow benchmark clean
+.PHONY: demo test lint types train train-films trust-study gate slow benchmark tour-pacs servers viewers clean
+
+# What the tests of DICOM and of the PACS talk to: servers, a second opinion, a validator, a browser. Debian, as root.
+SERVERS = orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools chromium
 
 demo: $(BIN)/.installed
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m monai.bundle run --args_file configs/explain.args.yaml --output_dir $(OUT)
@@ -17,6 +20,9 @@ test: $(BIN)/.installed-dev
 
 slow: $(BIN)/.installed-dev
 	$(PYTEST) -m slow
+
+viewers: $(BIN)/.installed-dev
+	$(PYTEST) -m slow tests/pacs/test_ohif.py
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
@@ -51,8 +57,15 @@ trust-study: $(BIN)/.installed
 benchmark: $(BIN)/.installed-dev
 	$(BIN)/python benchmarks/mri_job.py
 
+tour-pacs: $(BIN)/.installed-pacs
+	$(BIN)/python -m benchmarks.pacs_tour --output $(CURDIR)/tour_out
+
+servers:
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(SERVERS)
+
 clean:
-	rm -rf demo_out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo_out tour_out .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "medsal: wanted Python 3.11 or newer, got " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
@@ -62,4 +75,8 @@ $(BIN)/.installed: setup.cfg pyproject.toml
 
 $(BIN)/.installed-dev: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+$(BIN)/.installed-pacs: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[pacs]"
 	touch $@

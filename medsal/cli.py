@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from medsal._version import __version__
-from medsal.dicom.command_line import add_commands
+from medsal.dicom import command_line as dicom
 from medsal.errors import MedsalError
+from medsal.pacs import command_line as pacs
 
 MISMATCH = 6
 """Exit code where stored numbers do not follow from the stored scores."""
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those behind ``medsal``; of the process if not given.
 
     Returns:
-        The exit code: 0, 2 usage, 6 mismatch; 1 for any other error of medsal; ``medsal dicom`` has more.
+        The exit code: 0, 2 usage, 6 mismatch; 1 for any other error of medsal. ``medsal dicom`` and
+        ``medsal pacs`` have more.
     """
     asked = _parser().parse_args(arguments)
     from medsal.bundle.exits import exit_code, reason
@@ -46,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("folder", help="of an evaluation, with evaluation.json")
     verify.set_defaults(run=_verify)
-    add_commands(commands)
+    dicom.add_commands(commands)
+    pacs.add_commands(commands)
     return parser
 
 

@@ -17,6 +17,7 @@ PAGES = [
     "docs/from-monai.md",
     "docs/methods.md",
     "docs/metrics.md",
+    "docs/pacs.md",
     "docs/trust-studies.md",
 ]
 

@@ -15,7 +15,8 @@ from medsal.errors import MedsalError
 
 MISMATCH = 6
 """Exit code of ``check`` where something is wrong with a file."""
-_LEVELS = ("debug", "info", "warning", "error")
+LEVELS = ("debug", "info", "warning", "error")
+"""Of the log."""
 
 
 def add_commands(commands: Any) -> None:
@@ -83,7 +84,7 @@ def _command(inner: Any, name: str, help_text: str, does: Any) -> argparse.Argum
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="write JSON for programs to standard output")
     command.add_argument("--identified", action="store_true", help="name files by their paths; these may name patients")
-    command.add_argument("--log-level", choices=_LEVELS, default="warning", help="of the log on standard error")
+    command.add_argument("--log-level", choices=LEVELS, default="warning", help="of the log on standard error")
 
 
 def _rules(command: argparse.ArgumentParser) -> None:

@@ -84,9 +84,14 @@ def segmentation(study: Study, relevance: MetaTensor, *, share: float = 0.05) ->
         tracking_uid=derived_uid(study.uid("seg"), "segment", 1),
         tracking_id=f"{study.provenance.method or 'attribution'} 1",
     )
+    headers, frames = placed_headers(study), in_frames(mask, study.grid).astype(np.uint8)
+    if len(headers) == len(frames):
+        chosen = frames_to_write(frames)
+        headers, frames = [headers[index] for index in chosen], frames[chosen]
     result = highdicom.seg.Segmentation(
-        source_images=placed_headers(study),
-        pixel_array=in_frames(mask, study.grid).astype(np.uint8),
+        source_images=headers,
+        pixel_array=frames,
+        omit_empty_frames=False,
         segmentation_type="BINARY",
         segment_descriptions=[region],
         content_label="ATTRIBUTION",
@@ -95,6 +100,32 @@ def segmentation(study: Study, relevance: MetaTensor, *, share: float = 0.05) ->
         **study.identity("seg"),
     )
     return study.dress(result, "seg")
+
+
+def frames_to_write(frames: NDArray[Any]) -> list[int]:
+    """Choose the frames with the region, and so many empty ones beside them that all fill an even number of bytes.
+
+    DICOM packs the bits of all frames without a gap and adds a byte where their number is odd. OHIF's adapter (5.14.0)
+    does not expect that byte: it refuses the object, or, with few frames, takes each frame to begin at a whole byte
+    and draws the region some pixels away.
+
+    Args:
+        frames: ``(frames, rows, columns)``, in which some have the region.
+
+    Returns:
+        Indices, ascending; all of them where there are not enough.
+
+    Example:
+        >>> region = np.zeros((6, 4, 2))
+        >>> region[1] = 1
+        >>> frames_to_write(region)
+        [1, 2]
+    """
+    full = np.flatnonzero(frames.any(axis=(1, 2)))
+    empty = np.setdiff1d(np.arange(len(frames)), full)
+    step = 16 // math.gcd(frames[0].size, 16)
+    nearest = empty[np.argsort(np.abs(empty - full.mean() - 0.25), kind="stable")]
+    return sorted(int(index) for index in [*full, *nearest[: -len(full) % step]])
 
 
 def in_frames(voxels: NDArray[Any], grid: NativeGrid) -> NDArray[Any]:

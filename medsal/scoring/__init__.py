@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from medsal.scoring.score import score_case
     from medsal.scoring.settings import Settings
     from medsal.scoring.sources import folder_cases
-    from medsal.scoring.summary import render, summarise, write_summary
+    from medsal.scoring.summary import summarise, write_summary
     from medsal.scoring.table import COLUMNS, read_scores, write_scores
+    from medsal.scoring.text import render
     from medsal.scoring.verification import verify
 
 _HOMES = {
@@ -31,7 +32,7 @@ _HOMES = {
     "draw_scores": "figures",
     "folder_cases": "sources",
     "read_scores": "table",
-    "render": "summary",
+    "render": "text",
     "run_cases": "runs",
     "score_case": "score",
     "scored_cases": "runs",

@@ -123,7 +123,8 @@ class Evaluation:
     def _write(self, records: Mapping[str, dict[str, Any]], began: float) -> None:
         """Everything that belongs to all cases."""
         from medsal.scoring.record import write_record
-        from medsal.scoring.summary import render, summarise, write_summary
+        from medsal.scoring.summary import summarise, write_summary
+        from medsal.scoring.text import render
 
         rows = [row for record in records.values() for row in _numbers(record["rows"])]
         scores = write_scores(self.folder, rows)

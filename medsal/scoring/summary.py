@@ -12,7 +12,6 @@ from medsal.scoring.aligned import aligned
 from medsal.scoring.contrasts import COMPARISONS_COLUMNS, VERDICTS_COLUMNS, comparisons, verdicts
 from medsal.scoring.describe import METHODS_COLUMNS, describe
 from medsal.scoring.table import csv_bytes
-from medsal.scoring.text import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from medsal.scoring.aligned import Aligned
     from medsal.scoring.settings import Settings
 
-__all__ = ["FILES", "Summary", "count_left_out", "render", "summarise", "write_summary"]
+__all__ = ["FILES", "Summary", "count_left_out", "summarise", "write_summary"]
 
 FILES = {"summary.csv": "methods", "comparisons.csv": "comparisons", "verdicts.csv": "verdicts"}
 """File -> which table of the summary it holds."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from medsal.errors import NothingToDoError
 from medsal.files import write_file
-from medsal.studies.layers import SIDES
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SIDES = ("positive", "negative", "absolute")
+"""Of signed relevance."""
 HIT, COVER, DROP, RISE = "layer_hit_rate", "layer_coverage", "drop_in_confidence", "increase_in_confidence"
 KEPT = ("kind", "method", "side", "metric", "part", "better", "patients", "images", "left_out", "mean", "low", "high",
         "null", "chance_p", "reason")  # fmt: skip

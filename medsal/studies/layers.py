@@ -12,10 +12,9 @@ from torch import nn
 
 from medsal.errors import NothingToDoError, UsageError
 from medsal.files import write_file
+from medsal.studies.layer_tables import SIDES, write_tables
 
 _LOG = logging.getLogger("medsal")
-
-SIDES = ("positive", "negative", "absolute")
 
 
 class LayerStudy:
@@ -79,7 +78,6 @@ class LayerStudy:
             NothingToDoError: if no case has a map of layers and maps of relevance.
         """
         from medsal.scoring import ConfidenceEvaluation, Evaluation, run_cases
-        from medsal.studies.layer_tables import write_tables
 
         own = self.folder / self.model
         cases = run_cases(self.maps_dir, self.datalist, self.truth, transform=self.transform)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medsal.data.phantoms.chest import Chest
 from medsal.data.phantoms.thorax_bones import ellipsoid, ribs, rounded, shoulder_bones, spine
 
-__all__ = ["FIELD", "LUNGS", "Chest", "Tissue", "View", "draw_chest", "draw_view", "project"]
+__all__ = ["FIELD", "LUNGS", "Tissue", "View", "draw_chest", "draw_view", "project"]
 
 FIELD = 36.0
 """Width and height of the film in cm."""
@@ -29,39 +30,6 @@ SIGN = {1: 1.0, 2: -1.0}
 # Outer edge of a lung by the way from its apex (0) to its base (1), in parts of its greatest width.
 _WAY = np.array([-0.3, 0.0, 0.05, 0.12, 0.22, 0.36, 0.55, 0.8, 1.1, 1.5, 2.5])
 _OUTER = np.array([0.2, 0.42, 0.54, 0.64, 0.745, 0.845, 0.935, 0.99, 1.015, 1.0, 0.97])
-
-
-@dataclass(frozen=True)
-class Chest:
-    """One person's numbers, in cm; drawn by `draw_chest`.
-
-    Attributes:
-        width: from the midline to the lungs' outer edge at its widest.
-        apex: height of the lungs' upper ends.
-        dome: height of the diaphragm's domes, left and right.
-        wall: thickness of the chest wall at the side.
-        depth: of the trunk, from front to back.
-        heart: half width, half height and tilt in radians.
-        outline: bumps of the outer edges, one row per side.
-        ribs: distance of neighbouring ribs, half width of a rib, how far they fall to the side and to the front.
-        bone: how dense the bones are, 1 is usual.
-        breast: of soft tissue before the lower lungs; 0 for none.
-        shoulder: height of the shoulders at the neck and how much they fall per cm.
-        jitter: small shifts for everything that comes in series (vertebrae, ribs).
-    """
-
-    width: float
-    apex: float
-    dome: tuple[float, float]
-    wall: float
-    depth: float
-    heart: tuple[float, float, float]
-    outline: np.ndarray
-    ribs: tuple[float, float, float, float]
-    bone: float
-    breast: float
-    shoulder: tuple[float, float]
-    jitter: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from medsal.data.phantoms.thorax import Chest
+    from medsal.data.phantoms.chest import Chest
 
 __all__ = ["ellipsoid", "ribs", "rounded", "shoulder_bones", "spine"]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medsal.data.phantoms.thorax import FIELD, LUNGS, SIGN, Chest, View
+from medsal.data.phantoms.chest import Chest
+from medsal.data.phantoms.thorax import FIELD, LUNGS, SIGN, View
 
 __all__ = ["Line", "draw_lines", "foreign_bodies", "harmless", "marker", "vessels"]
 

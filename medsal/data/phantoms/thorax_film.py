@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsal.data.phantoms.thorax import FIELD, Chest, Tissue, View, draw_chest, draw_view, project
+from medsal.data.phantoms.chest import Chest
+from medsal.data.phantoms.thorax import FIELD, Tissue, View, draw_chest, draw_view, project
 from medsal.data.phantoms.thorax_details import Line, draw_lines, foreign_bodies, harmless, marker, vessels
 from medsal.data.phantoms.thorax_findings import FINDINGS, Change, pneumonia, pneumothorax, smooth_field
 from medsal.errors import UsageError

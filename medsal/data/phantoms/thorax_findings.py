@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsal.data.phantoms.thorax import FIELD, LUNGS, SIGN, Chest, Tissue, View
+from medsal.data.phantoms.chest import Chest
+from medsal.data.phantoms.thorax import FIELD, LUNGS, SIGN, Tissue, View
 from medsal.data.phantoms.thorax_details import Line, draw_lines
 
 __all__ = ["FINDINGS", "Change", "pneumonia", "pneumothorax", "smooth_field"]

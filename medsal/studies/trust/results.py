@@ -12,12 +12,12 @@ from medsal.studies.trust.verdicts import Rule, pair_summary, render, verdicts
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medsal.studies.trust.study import Study
+    from medsal.studies.trust.studied import Studied
 
 _LOG = logging.getLogger("medsal")
 
 
-def write_results(study: Study) -> dict[str, pd.DataFrame]:
+def write_results(study: Studied) -> dict[str, pd.DataFrame]:
     """Make the tables, verdicts and figures of a study whose steps are done, and write them.
 
     Args:

@@ -19,6 +19,7 @@ from medsal.studies.trust.explainers import Explainers, StudyMethods, predicted
 from medsal.studies.trust.pairs import compare_pair, pairs, partners, random_pairs
 from medsal.studies.trust.randomisation import State, states
 from medsal.studies.trust.records import Records, digest, slug, tensor_digest
+from medsal.studies.trust.results import write_results
 from medsal.studies.trust.settings import PAIRS, RANDOMISATION, UTILITY, StudySettings, named, settings_of
 from medsal.studies.trust.steps import Step, do_steps
 from medsal.studies.trust.subject import Member, NetworkLike, Subject, Wishes, members_of
@@ -83,8 +84,6 @@ class Study:
         Returns:
             Name -> table, as written to ``output_dir``.
         """
-        from medsal.studies.trust.results import write_results
-
         do_steps(self.records, list(self._first_steps()))
         do_steps(self.records, list(self._steps()))
         self._at_hand = self._trained = None

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from medsal.studies.trust.study import Study
+    from medsal.studies.trust.studied import Studied
     from medsal.studies.trust.subject import Member
 
 NAN = float("nan")
 
 
-def all_tables(study: Study) -> dict[str, pd.DataFrame]:
+def all_tables(study: Studied) -> dict[str, pd.DataFrame]:
     """Every table that the steps of a study give.
 
     Args:
@@ -67,13 +67,13 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _read(study: Study, key: str) -> dict[str, Any]:
+def _read(study: Studied, key: str) -> dict[str, Any]:
     found = study.records.read(key)
     assert found is not None, f"the step {key} was done"
     return found
 
 
-def _logits(study: Study, member: Member, kind: str, number: str = "") -> tuple[list[list[float]], list[int]]:
+def _logits(study: Studied, member: Member, kind: str, number: str = "") -> tuple[list[list[float]], list[int]]:
     """Logits of all cases, and which of them are right (1), wrong (0) or of unknown label (-1)."""
     logits: list[list[float]] = []
     for batch in study.cases.batches:
@@ -110,7 +110,7 @@ def performance(logits: list[list[float]], labels: list[int | None]) -> dict[str
     return {**row, "auroc": float(score)}
 
 
-def _networks(study: Study) -> Iterator[dict[str, Any]]:
+def _networks(study: Studied) -> Iterator[dict[str, Any]]:
     for member in study.members:
         about, (logits, _) = _read(study, f"about/{slug(member.name)}"), _logits(study, member, "trained")
         yield {
@@ -122,13 +122,13 @@ def _networks(study: Study) -> Iterator[dict[str, Any]]:
         }
 
 
-def _blocks(study: Study) -> Iterator[dict[str, Any]]:
+def _blocks(study: Studied) -> Iterator[dict[str, Any]]:
     for member in study.members:
         for row in _read(study, f"about/{slug(member.name)}")["blocks"]:
             yield {"architecture": member.architecture, "network": member.name, **row}
 
 
-def _states(study: Study) -> Iterator[dict[str, Any]]:
+def _states(study: Studied) -> Iterator[dict[str, Any]]:
     for member in study.members:
         about = _read(study, f"about/{slug(member.name)}")
         numbers = {(s.draw, s.randomised): number for number, s in enumerate(study.distinct(member))}
@@ -148,7 +148,7 @@ def _states(study: Study) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def _randomisation(study: Study) -> Iterator[dict[str, Any]]:
+def _randomisation(study: Studied) -> Iterator[dict[str, Any]]:
     for member in study.members:
         numbers = {(s.draw, s.randomised): number for number, s in enumerate(study.distinct(member))}
         for state in study.states(member):
@@ -164,7 +164,7 @@ def _randomisation(study: Study) -> Iterator[dict[str, Any]]:
                         }  # fmt: skip
 
 
-def _random_pairs(study: Study) -> Iterator[dict[str, Any]]:
+def _random_pairs(study: Studied) -> Iterator[dict[str, Any]]:
     for number, method in enumerate(study.explainers.names):
         for member in study.members:
             for row in _read(study, f"random_pairs/{slug(member.name)}-{number}")["rows"]:
@@ -172,7 +172,7 @@ def _random_pairs(study: Study) -> Iterator[dict[str, Any]]:
                 yield {"architecture": member.architecture, "network": member.name, "method": method, **row, **cases}
 
 
-def _utility(study: Study) -> Iterator[dict[str, Any]]:
+def _utility(study: Studied) -> Iterator[dict[str, Any]]:
     prior = _read(study, "prior/prior")["rows"]
     for number, method in enumerate(study.explainers.names):
         for member in study.members:
@@ -185,7 +185,7 @@ def _utility(study: Study) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
-def _pairs(study: Study) -> Iterator[dict[str, Any]]:
+def _pairs(study: Studied) -> Iterator[dict[str, Any]]:
     right = {member.name: _logits(study, member, "trained")[1] for member in study.members}
     for number, method in enumerate(study.explainers.names):
         for kind, first, second in pairs(study.members):
@@ -199,7 +199,7 @@ def _pairs(study: Study) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
-def _passes(study: Study) -> Iterator[dict[str, Any]]:
+def _passes(study: Studied) -> Iterator[dict[str, Any]]:
     """What was run, beside a loop that makes each map alone: method by method, step by step, pair by pair."""
     members = study.members
     ran = 0.0
@@ -222,7 +222,7 @@ def _passes(study: Study) -> Iterator[dict[str, Any]]:
         yield {"method": name, "passes_of_the_loop": loop, "passes": passes, "ratio": ratio}
 
 
-def _maps_of_a_loop(study: Study, member: Member) -> int:
+def _maps_of_a_loop(study: Studied, member: Member) -> int:
     """How many maps of one method a loop makes of a network: one for each state, and for the trained one each time."""
     parts = study.settings.parts
     maps = len(study.states(member)) + 1 if RANDOMISATION in parts else 0
