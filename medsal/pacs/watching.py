@@ -81,7 +81,7 @@ class Watch(Loop):
 
     def turn(self) -> None:
         """Look for new studies where it is time to, then do one step, or wait."""
-        if self._clock() >= self._next:
+        if not self._next - self.every <= self._clock() < self._next:  # it is time, or the clock was set back
             self.intake()
             if self.poll and self.link.over:
                 self.look(self._now_wanted(), self.site.work.quiet_seconds)

@@ -260,6 +260,12 @@ def test_a_node_that_is_down_is_asked_seldom_and_what_was_sent_is_explained(eye,
     assert eye.job("good").state is State.DONE
 
 
+def test_it_looks_on_when_the_clock_is_set_back(eye):
+    eye.turns(0)
+    eye.turns(-1e6)
+    assert eye.archive.asked == ["find"]
+
+
 def test_it_looks_as_many_days_back_as_it_is_told(eye):
     today = time.strftime("%Y%m%d", time.localtime(eye.clock.now))
     yesterday = time.strftime("%Y%m%d", time.localtime(eye.clock.now - 86400))

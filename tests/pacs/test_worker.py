@@ -115,7 +115,7 @@ def test_signals_to_all_processes_of_a_service_blame_no_study(place, site, first
     quick = dataclasses.replace(site, work=dataclasses.replace(site.work, seconds=3.0))
 
     def tell() -> None:
-        wait_for(lambda: (place / "results told to stop" / "run.json").exists(), 60)
+        wait_for((place / "results told to stop" / "run.json").exists, 60)
         for pid, one in itertools.product(children(), (signal.SIGTERM, signal.SIGINT)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, one)
