@@ -157,7 +157,7 @@ class Watch(Loop):
             self.ledger.reopen(job, stage=State.NEW)
         else:  # what came first was removed when it was explained
             detail = "more objects of it were sent; the earlier ones are not here any more, and the node has none"
-            self.ledger.quarantine(job, Problem.INCOMPLETE, detail, inputs=inputs, stage=State.FETCHED)
+            self.ledger.quarantine(job, Problem.INCOMPLETE, detail, inputs=inputs, stage=State.NEW)
 
     def _node_has_more(self, held: Held) -> bool:
         listed = None

@@ -14,9 +14,11 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from medsal.pacs.jobs import State
+from medsal.dicom.uids import derived_uid
+from medsal.pacs.jobs import State, digest_of
 from medsal.pacs.ledger import FILE, Ledger
 from medsal.pacs.nodes import Listening
+from medsal.pacs.spool import object_name
 from medsal.pacs.strays import ARRIVED
 from medsal.pacs.troubles import Problem
 from medsal.pacs.watching import Watch
@@ -176,6 +178,24 @@ def test_a_late_slice_without_the_others_is_not_explained_alone(eye, tmp_path):
     assert len(eye.spooled) == 1
     eye.turns(61)
     assert eye.job("good").changed == job.changed
+
+
+def test_late_slices_without_the_others_are_not_explained_alone_when_somebody_tries_again(eye, tmp_path):
+    files = study_files(tmp_path / "made", "good", 15)
+    eye.watch.poll = False
+    eye.send(*files[:7])
+    eye.turns(61)
+    eye.send(*files[7:])
+    eye.turns(61)
+    eye.watch.ledger.retry()
+    eye.turns(0)
+    assert eye.job("good").state is State.QUARANTINE
+    assert len(eye.spooled) == 8
+    eye.archive.put(*files)
+    eye.watch.ledger.retry()
+    eye.turns(0)
+    assert eye.job("good").state is State.DONE
+    assert eye.job("good").inputs == digest_of(object_name(derived_uid("good", "object", one)) for one in range(1, 16))
 
 
 def test_slices_that_arrive_while_a_study_is_explained_are_not_lost(eye, tmp_path, remembered, monkeypatch):
