@@ -244,7 +244,7 @@ def _jobs(asked: argparse.Namespace, site: Site) -> list[Job]:
 
     if asked.node:
         site.node(asked.node)
-    if not (site.folder / FILE).is_file():
+    if not (site.folder / FILE).is_file() or not (site.folder / FILE).stat().st_size:  # the first run ended at once
         return []
     with Ledger(site.folder / FILE, read_only=True) as ledger:
         return ledger.rows(node=asked.node)

@@ -162,10 +162,11 @@ def test_configurations_that_are_not_there(site, monkeypatch, tmp_path, capsys):
     assert main(["pacs", "status"]) == 2
     assert "medsal-pacs.toml" in capsys.readouterr().err
     monkeypatch.setenv("MEDSAL_PACS", str(site()))
-    assert main(["pacs", "status"]) == 3
-    assert main(["pacs", "retry"]) == 3
-    assert main(["pacs", "quarantine"]) == 0
+    assert [main(["pacs", one]) for one in ("status", "retry", "quarantine")] == [3, 3, 0]
     assert "no jobs yet" in capsys.readouterr().out
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / FILE).touch()
+    assert main(["pacs", "status"]) == 3
 
 
 def test_nothing_is_sent_where_sending_is_not_allowed(site, archive, capsys):

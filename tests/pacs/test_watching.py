@@ -15,6 +15,7 @@ import pydicom
 import pytest
 
 from medsal.dicom.uids import derived_uid
+from medsal.errors import UsageError
 from medsal.pacs.jobs import State, digest_of
 from medsal.pacs.ledger import FILE, Ledger
 from medsal.pacs.nodes import Listening
@@ -278,6 +279,12 @@ def test_a_node_that_is_down_is_asked_seldom_and_what_was_sent_is_explained(eye,
     eye.archive.down = None
     eye.turns(31)
     assert eye.job("good").state is State.DONE
+
+
+@pytest.mark.parametrize("options", [{"days": 0}, {"days": -1}, {"every": 0.0}, {"every": float("nan")}])
+def test_it_neither_looks_into_the_future_nor_asks_without_a_pause(eye, options):
+    with pytest.raises(UsageError, match=next(iter(options))):
+        Watch(eye.watch.site, "memory", eye.archive, **options)
 
 
 def test_it_looks_on_when_the_clock_is_set_back(eye):
