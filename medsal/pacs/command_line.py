@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsal.bundle.exits import DONE, ERROR, NOTHING, SOME_FAILED, USAGE
@@ -127,7 +130,8 @@ def _told(asked: argparse.Namespace) -> int:
 def _code(trouble: Trouble) -> int:
     from medsal.pacs.troubles import Problem
 
-    ours = {Problem.NOT_ALLOWED: USAGE, Problem.DISK_FULL: ERROR, Problem.BUSY: ERROR}
+    at_home = ("disk_full", "busy", "crashed", "too_slow", "too_much_memory")
+    ours = {Problem.NOT_ALLOWED: USAGE, **dict.fromkeys(map(Problem, at_home), ERROR)}
     return ours.get(trouble.problem, UNREACHABLE)
 
 
@@ -185,9 +189,10 @@ def _work(asked: argparse.Namespace, site: Site) -> int:
     """`pull`, `explain`, `push` and `run`."""
     from medsal.pacs.running import Run
 
-    with contextlib.closing(Run(site, asked.node)) as run:
-        if asked.dry_run:
+    if asked.dry_run:
+        with _as_it_is(site) as looked_at, contextlib.closing(Run(looked_at, asked.node)) as run:
             return _plan(asked, run)
+    with contextlib.closing(Run(site, asked.node)) as run:
         does: dict[str, Callable[[], int]] = {
             "pull": lambda: run.pull(_wanted(asked)),
             "explain": run.explain,
@@ -206,6 +211,18 @@ def _watch(asked: argparse.Namespace, site: Site) -> int:
     options = {"days": asked.days, "every": asked.every, "poll": not asked.no_poll}
     with contextlib.closing(Watch(site, asked.node, wanted=_wanted(asked), **options)) as watch:
         return watch.watch()
+
+
+@contextlib.contextmanager
+def _as_it_is(site: Site) -> Iterator[Site]:
+    """A site to look at: where nothing has run yet, nothing is made in its folder."""
+    from medsal.pacs.ledger import FILE
+
+    if (site.folder / FILE).is_file():
+        yield site
+        return
+    with tempfile.TemporaryDirectory(prefix="medsal-") as folder:
+        yield dataclasses.replace(site, folder=Path(folder))
 
 
 def _plan(asked: argparse.Namespace, run: Run) -> int:
@@ -227,7 +244,7 @@ def _jobs(asked: argparse.Namespace, site: Site) -> list[Job]:
 
     if asked.node:
         site.node(asked.node)
-    if not (site.folder / FILE).is_file():
+    if not (site.folder / FILE).is_file() or not (site.folder / FILE).stat().st_size:  # the first run ended at once
         return []
     with Ledger(site.folder / FILE, read_only=True) as ledger:
         return ledger.rows(node=asked.node)

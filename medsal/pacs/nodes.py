@@ -90,7 +90,7 @@ def load_site(path: str | Path) -> Site:
     """
     file = Path(path).expanduser().absolute()
     try:
-        given = tomllib.loads(file.read_text(encoding="utf-8"))
+        given = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {file} ({type(error).__name__}); wanted the configuration of a site") from None
     except tomllib.TOMLDecodeError as error:
@@ -157,7 +157,12 @@ def _value(name: str, value: Any, folder: Path, where: str) -> Any:
     if name in _PATHS:
         if not isinstance(value, str) or not value:
             raise UsageError(f"{name}: wanted a path, got {value!r}")
-        return folder / Path(value).expanduser()
-    if name == "tls" and isinstance(value, Mapping):
+        try:
+            return folder / Path(value).expanduser()
+        except RuntimeError:
+            raise UsageError(f"{name}: wanted a path, got {value!r}: there is no such user") from None
+    if name == "tls":
+        if not isinstance(value, Mapping):
+            raise UsageError(f"tls: wanted a table, got {value!r}")
         return _made(Tls, value, folder, f"{where}.tls")
     return tuple(value) if isinstance(value, list) else value

@@ -80,6 +80,7 @@ class Inbox:
         refused: number of objects that were refused.
         full: whether the disk was.
         classes: SOP instance UID -> SOP class UID of what was written.
+        unsent: SOP instance UIDs of what the archive says that it could not send; an empty one where it names none.
     """
 
     def __init__(self, folder: Path, study_uid: str, beat: Callable[[], None] = lambda: None) -> None:
@@ -87,6 +88,7 @@ class Inbox:
         self.refused = 0
         self.full = False
         self.classes: dict[str, str] = {}
+        self.unsent: set[str] = set()
         self._make()
 
     def _make(self) -> None:

@@ -22,6 +22,8 @@ GET, MOVE = "1.2.840.10008.5.1.4.1.2.2.3", "1.2.840.10008.5.1.4.1.2.2.2"
 
 _LOG = logging.getLogger("medsal")
 
+_SOME_NOT = 0xB000
+"""Status of a retrieval that ended, without some objects."""
 _DECLINED = {Problem.OUT_OF_RESOURCES, Problem.REJECTED}
 """What archives say where objects could not be sent one by one: 0xA702, whether they or we could not."""
 
@@ -77,15 +79,17 @@ def fetch(node: Node, study_uid: str, folder: Path) -> int:
         return len(held)
     way: Way = by_move if node.retrieve == "move" else by_get
     failure = _ask(way, node, inbox, missing, UNCOMPRESSED)
-    missing = _missing(held, folder)
+    missing = _missing(held, folder, inbox.unsent)
     if missing and (failure is None or failure.problem in _DECLINED):
         failure = _ask(way, node, inbox, missing, COMPRESSED)
-        missing = _missing(held, folder)
+        missing = _missing(held, folder, inbox.unsent)
     return _outcome(node, inbox, held, missing, failure)
 
 
-def _missing(held: Mapping[str, str] | None, folder: Path) -> dict[str, str]:
-    return {uid: sop for uid, sop in (held or {}).items() if not (folder / file_name(uid)).is_file()}
+def _missing(held: Mapping[str, str] | None, folder: Path, unsent: Iterable[str] = ()) -> dict[str, str]:
+    """What a node has, or says that it could not send where it does not say what it has, and is not here."""
+    wanted = dict.fromkeys(unsent, "") if held is None else held
+    return {uid: sop for uid, sop in wanted.items() if not (folder / file_name(uid)).is_file()}
 
 
 def _ask(way: Way, node: Node, inbox: Inbox, missing: Mapping[str, str], syntaxes: Sequence[str]) -> Trouble | None:
@@ -223,7 +227,7 @@ def follow(talk: Talk, responses: Iterable[tuple[Dataset, Any]], inbox: Inbox) -
     Raises:
         Trouble: the node fails, or the disk is full.
     """
-    for status, _ in responses:
+    for status, said in responses:
         code = status.get("Status")
         if inbox.full:
             raise Trouble(Problem.DISK_FULL, "objects cannot be written")
@@ -232,8 +236,11 @@ def follow(talk: Talk, responses: Iterable[tuple[Dataset, Any]], inbox: Inbox) -
         problem = of_status(code)
         if problem is not None:
             none = code == 0xC000 and not inbox.classes
-            said = f"{talk.node.name}: retrieval: 0x{code:04X}"
-            raise Trouble(Problem.NOTHING_RECEIVED if none else problem, said)
+            detail = f"{talk.node.name}: retrieval: 0x{code:04X}"
+            raise Trouble(Problem.NOTHING_RECEIVED if none else problem, detail)
+        if code == _SOME_NOT and status.get("NumberOfFailedSuboperations") != 0:
+            named = said.get("FailedSOPInstanceUIDList") if said is not None else None
+            inbox.unsent.update([named] if isinstance(named, str) else named or [""])
 
 
 def _outcome(

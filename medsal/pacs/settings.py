@@ -10,12 +10,13 @@ from medsal.pacs import wanting
 from medsal.pacs.wanting import (
     AE_TITLE,
     FLAG,
+    HOST,
+    NAME,
     NETWORK,
     PATH,
     PORT,
     TEXT,
     URL,
-    WORDS,
     Want,
     check,
     many,
@@ -52,8 +53,8 @@ class Tls:
 
 
 _NODE: dict[str, Want] = {
-    "name": WORDS,
-    "host": WORDS,
+    "name": NAME,
+    "host": HOST,
     "port": PORT,
     "ae_title": AE_TITLE,
     "own_title": AE_TITLE,
@@ -162,14 +163,14 @@ class Listening:
         check(
             self,
             {
-                "host": WORDS,
+                "host": HOST,
                 "port": PORT,
                 "ae_title": AE_TITLE,
                 "callers": many(AE_TITLE),
                 "hosts": many(NETWORK),
                 "max_associations": whole(1, 1000),
                 "idle_seconds": number(0.1, 86400, "seconds"),
-                "memory_gib": number(0.25, unit="GiB"),
+                "memory_gib": number(0.25, 2**20, "GiB"),
                 "object_mib": number(0.001, unit="MiB"),
                 "pdu_kib": whole(4, 16384),
                 "tls": optional(wanting.instance(Tls)),
@@ -181,7 +182,7 @@ class Listening:
 
 _WORK: dict[str, Want] = {
     "seconds": number(1, unit="seconds"),
-    "memory_gib": number(0.25, unit="GiB"),
+    "memory_gib": number(0.25, 2**20, "GiB"),
     "tries": whole(1, 1000),
     "backoff": number(0.01, unit="seconds"),
     "backoff_max": number(0.01, unit="seconds"),

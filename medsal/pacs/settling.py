@@ -42,7 +42,7 @@ class Pause:
 
     def __init__(self, work: Work, clock: Callable[[], float] = time.time) -> None:
         self.work, self._clock = work, clock
-        self.failures, self.until = 0, 0.0
+        self.failures, self.until, self._since = 0, 0.0, 0.0
 
     def failed(self) -> float:
         """Note that it does not work.
@@ -51,7 +51,8 @@ class Pause:
             When it may be tried again (seconds since 1970).
         """
         self.failures += 1
-        self.until = self._clock() + backoff(self.work, self.failures)
+        self._since = self._clock()
+        self.until = self._since + backoff(self.work, self.failures)
         return self.until
 
     def worked(self) -> None:
@@ -60,8 +61,8 @@ class Pause:
 
     @property
     def over(self) -> bool:
-        """Whether it may be tried."""
-        return self._clock() >= self.until
+        """Whether it may be tried; also where the clock was set back since."""
+        return not self._since <= self._clock() < self.until
 
 
 def held_of(spool: Spool, study: str) -> Held | None:

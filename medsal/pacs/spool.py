@@ -234,8 +234,12 @@ class Spool:
         Returns:
             Those of `studies` that count as whole.
         """
-        latest = time.time() - self.work.quiet_seconds
-        return [one for one in self.studies() if one.arrived <= latest]
+        now = time.time()
+        found = self.studies()
+        for one in found:
+            if one.arrived > now + 1.0:  # the clock was set back since; the wait begins anew
+                _touch(one.folder)
+        return [one for one in found if one.arrived <= now - self.work.quiet_seconds]
 
     def instances(self, study_uid: str) -> frozenset[str]:
         """Which objects of a study are there.

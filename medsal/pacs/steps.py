@@ -80,6 +80,8 @@ class Steps:
         listed, own = self.client.instances(job.study), self.ledger.own(job.study)
         if listed is not None:
             job = self.ledger.note(job, held=digest_of_objects(listed, own), seen=len(listed))
+            if listed and not listed - own:
+                raise Trouble(Problem.NOTHING_RECEIVED, "the node has results of it, and no images")
         folder = self.spool.study(job.study)
         self.client.fetch(job.study, folder)
         here = names_in(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ def check(owner: object, wants: Mapping[str, Want]) -> None:
     for name, want in wants.items():
         value = getattr(owner, name)
         if not want.holds(value):
-            raise UsageError(f"{name}: wanted {want.says}, got {value!r}")
+            shown = re.sub(r"//[^/@]*@", "//[removed]@", repr(value))  # a user and a password
+            raise UsageError(f"{name}: wanted {want.says}, got {shown}")
 
 
 def number(least: float, most: float = math.inf, unit: str = "") -> Want:
@@ -178,6 +180,11 @@ def _network(value: object) -> bool:
 FLAG = Want("true or false", lambda value: isinstance(value, bool))
 TEXT = Want("a text", lambda value: isinstance(value, str))
 WORDS = Want("a text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
+NAME = Want("a name without control characters", lambda value: WORDS.holds(value) and value.isprintable())
+HOST = Want(
+    "a name or an address, such as pacs.example",
+    lambda value: NAME.holds(value) and not any(one.isspace() or one in "/\\@" for one in value),
+)
 PORT = whole(1, 65535)
 AE_TITLE = Want("an AE title of 1 to 16 plain characters", _title)
 URL = Want("a URL such as https://pacs.example:8042/dicom-web, without a user, a password or a query", _url)

@@ -21,6 +21,7 @@ from medsal.pacs.nodes import Node, Site
 from medsal.pacs.settling import digest_of_files, names_in
 from medsal.pacs.spool import Held, object_name
 from medsal.pacs.troubles import Problem, Trouble
+from medsal.pacs.wanting import check, number, whole
 from medsal.pacs.working import Loop
 
 _LOG = logging.getLogger("medsal")
@@ -43,7 +44,7 @@ class Watch(Loop):
         **options: of `Loop`.
 
     Raises:
-        UsageError: there is no such node, or the ledger cannot be used.
+        UsageError: there is no such node, the ledger cannot be used, or a number is out of bounds.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Watch(Loop):
         poll: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(site, node, client, **options)
         self.wanted, self.days, self.every, self.poll = wanted or Wanted(), days, every, poll
+        check(self, {"days": whole(1, 100_000), "every": number(0.1, 86400, "seconds")})
+        super().__init__(site, node, client, **options)
         self.interrupted = False
         self._next = 0.0
 
@@ -81,7 +83,7 @@ class Watch(Loop):
 
     def turn(self) -> None:
         """Look for new studies where it is time to, then do one step, or wait."""
-        if self._clock() >= self._next:
+        if not self._next - self.every <= self._clock() < self._next:  # it is time, or the clock was set back
             self.intake()
             if self.poll and self.link.over:
                 self.look(self._now_wanted(), self.site.work.quiet_seconds)
@@ -157,7 +159,7 @@ class Watch(Loop):
             self.ledger.reopen(job, stage=State.NEW)
         else:  # what came first was removed when it was explained
             detail = "more objects of it were sent; the earlier ones are not here any more, and the node has none"
-            self.ledger.quarantine(job, Problem.INCOMPLETE, detail, inputs=inputs, stage=State.FETCHED)
+            self.ledger.quarantine(job, Problem.INCOMPLETE, detail, inputs=inputs, stage=State.NEW)
 
     def _node_has_more(self, held: Held) -> bool:
         listed = None

@@ -22,8 +22,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import BaseContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ _PRELOAD = ["medsal.pacs.warm"]
 _START = 300.0  # seconds for the server to import and to fork
 _EVERY = 0.05  # seconds between two looks
 _LONGEST = 2**26  # bytes of an answer
+_OURS = {signal.SIGINT, signal.SIGTERM}  # who asked decides what becomes of a study when a service is to end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +174,7 @@ def _process(task: bytes) -> Iterator[tuple[ForkServerProcess, Connection]]:
     """A process that works on a task; it and all that it started are gone afterwards."""
     from medsal.pacs.inside import work
 
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context: Any = processes()
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(task, theirs))
     try:
@@ -183,6 +184,26 @@ def _process(task: bytes) -> Iterator[tuple[ForkServerProcess, Connection]]:
     finally:
         ours.close()
         _kill(process)
+
+
+def processes() -> BaseContext:
+    """Where processes come from: the server that forks them, running.
+
+    It and what it forks are deaf to the signals that end a service: systemd sends them to all of its processes, and a
+    study must not be blamed for that.
+
+    Returns:
+        Of multiprocessing.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    resource_tracker.ensure_running()  # where it begins to run, it lets the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)  # the server inherits it; here they come a moment later
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 def _kill(process: ForkServerProcess) -> None:

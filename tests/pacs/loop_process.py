@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from medsal.pacs import worker
 from medsal.pacs.client import Wanted
 from medsal.pacs.nodes import Node
 from medsal.pacs.running import Run
@@ -38,7 +39,7 @@ def warm(words: list[str]) -> None:
     import medsal.pacs.warm  # noqa: F401  imported for what it imports
 
     fork = multiprocessing.get_context("fork")
-    multiprocessing.get_context = lambda _=None: fork
+    worker.processes = lambda: fork
     print("warm", flush=True)
     for _ in sys.stdin:
         child = os.fork()

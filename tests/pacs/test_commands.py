@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pydicom
 import pytest
@@ -129,6 +130,12 @@ def test_a_node_that_does_not_answer(site, change, says, capsys):
     assert says in said(capsys)[1]
 
 
+@pytest.mark.parametrize("problem", ["crashed", "too_slow", "too_much_memory"])
+def test_what_goes_wrong_here_is_not_the_node(problem, site, monkeypatch):
+    monkeypatch.setattr("medsal.pacs.worker._ask", Mock(side_effect=Trouble(Problem(problem))))
+    assert pacs(site(), "run", "archive") == 1
+
+
 def test_find_counts_and_names_nobody(site, archive, capsys):
     assert pacs(site(), "find", "archive", "--modality", "MR") == 0
     out, _ = said(capsys)
@@ -155,10 +162,11 @@ def test_configurations_that_are_not_there(site, monkeypatch, tmp_path, capsys):
     assert main(["pacs", "status"]) == 2
     assert "medsal-pacs.toml" in capsys.readouterr().err
     monkeypatch.setenv("MEDSAL_PACS", str(site()))
-    assert main(["pacs", "status"]) == 3
-    assert main(["pacs", "retry"]) == 3
-    assert main(["pacs", "quarantine"]) == 0
+    assert [main(["pacs", one]) for one in ("status", "retry", "quarantine")] == [3, 3, 0]
     assert "no jobs yet" in capsys.readouterr().out
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / FILE).touch()
+    assert main(["pacs", "status"]) == 3
 
 
 def test_nothing_is_sent_where_sending_is_not_allowed(site, archive, capsys):
@@ -181,7 +189,7 @@ def test_step_by_step_then_again(site, archive, capsys):
     assert pacs(site(), "run", "archive", "--dry-run") == 0
     out, _ = said(capsys)
     assert len(re.findall(r"study-\w+ .* fetch$", out, re.MULTILINE)) == 3
-    assert not list((site().parent / "work").rglob("*.dcm"))
+    assert not (site().parent / "work").exists()
 
     assert pacs(site(), "pull", "archive") == 0
     assert "archive: 3 fetched" in said(capsys)[1]

@@ -94,6 +94,17 @@ def test_what_waits_is_not_claimed_before_its_time(ledger, clock):
     assert (done.tries, done.reason, done.detail) == (0, "", "")
 
 
+def test_a_clock_that_is_set_back_makes_nothing_wait_for_years(ledger, clock):
+    clock.now += 1e8
+    ledger.add("1.2.3", "node", "setup")
+    ledger.wait(claim(ledger), Trouble(Problem.TIMEOUT), clock.now + 10)
+    pause = Pause(Work(), clock)
+    pause.failed()
+    clock.now -= 1e8
+    assert pause.over
+    assert claim(ledger) is not None
+
+
 def test_a_step_that_ended_badly_is_no_start_that_a_run_died_on(ledger):
     ledger.advance(ledger.add("1.2.3", "node", "setup"), State.FETCHED)
     for _ in range(3):

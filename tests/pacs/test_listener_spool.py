@@ -13,6 +13,7 @@ from medsal.dicom import Reason, Refusal
 from medsal.dicom.uids import derived_uid
 from medsal.pacs import Problem, Spool, Trouble, Work, object_name
 from medsal.pacs.parts import Part, disk_trouble, move_into
+from medsal.pacs.strays import ARRIVED
 from tests.dicom.builders import film, save, slices_of
 
 STUDY = derived_uid("study")
@@ -50,6 +51,15 @@ def test_taken_quiet_and_removed(tmp_path):
     with pytest.raises(Trouble) as caught:
         spool.study("../x")
     assert caught.value.problem is Problem.BAD_OBJECT
+
+
+def test_a_study_from_before_the_clock_was_set_back_is_quiet_some_day(tmp_path):
+    spool = spool_in(tmp_path)
+    held, later = spool.take(coming(spool)), time.time() + 1e6
+    os.utime(held.folder / ARRIVED, (later, later))
+    assert spool.quiet() == []
+    time.sleep(0.25)
+    assert [one.uid for one in spool.quiet()] == [STUDY]
 
 
 def test_what_arrives_while_a_study_is_removed_stays(tmp_path, monkeypatch):

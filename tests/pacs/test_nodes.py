@@ -11,6 +11,7 @@ from medsal.errors import UsageError
 from medsal.pacs.client import Wanted
 from medsal.pacs.nodes import Listening, Node, Site, Tls, Work, load_site
 from medsal.pacs.troubles import PROBLEMS, TRANSIENT, Problem, Trouble, of_status
+from medsal.pacs.wanting import URL
 
 WHOLE = """
 [site]
@@ -110,6 +111,16 @@ NODE = '[nodes.a]\nhost = "h"\nport = 104\nae_title = "A"\n'
         (NODE + 'query = "find"', "[nodes.a] query: wanted one of dimse, web, got 'find'"),
         (NODE + 'query = "web"', "[nodes.a] web_url: wanted a URL"),
         (NODE + 'web_url = "https://user:secret@h/"', "[nodes.a] web_url: wanted a URL"),
+        (
+            NODE + 'web_url = "https://user:secret@h/"',
+            f"[nodes.a] web_url: wanted {URL.says}, got 'https://[removed]@h/'",
+        ),
+        (NODE.replace('"h"', '"http://h"'), "[nodes.a] host: wanted a name or an address"),
+        (NODE.replace('"h"', '"h h"'), "[nodes.a] host: wanted a name or an address"),
+        (NODE.replace('"h"', '"h\\u0000"'), "[nodes.a] host: wanted a name or an address"),
+        (NODE.replace(".a]", '."\\u001b[2J"]'), "[nodes.\x1b[2J] name: wanted a name without control characters"),
+        ('[site]\nfolder = "~nobody of this name/w"', "[site] folder: wanted a path, got"),
+        ("[work]\nmemory_gib = 1e300", "[work] memory_gib: wanted a number from 0.25 to"),
         (NODE + 'retrieve = "move"', '[nodes.a] receive_port: retrieve = "move" needs the port'),
         (NODE + 'write = "yes"', "[nodes.a] write: wanted true or false, got 'yes'"),
         (NODE + 'send = ["sc", "pdf"]', "[nodes.a] send: wanted a list of any of sc, seg, pm, sr"),
@@ -117,7 +128,7 @@ NODE = '[nodes.a]\nhost = "h"\nport = 104\nae_title = "A"\n'
         (NODE + 'send = [["sc"]]', "[nodes.a] send: wanted a list"),
         (NODE + "timeout = nan", "[nodes.a] timeout: wanted a number from 0.1 to 3600 (seconds), got nan"),
         (NODE + "name = 3", "[nodes.a] unknown key 'name'"),
-        (NODE + 'tls = "x"', "[nodes.a] tls: wanted a Tls, or nothing, got 'x'"),
+        (NODE + 'tls = "x"', "[nodes.a] tls: wanted a table, got 'x'"),
         (NODE + "[nodes.a.tls]\ncertificate = 'c'", "[nodes.a.tls] ca: wanted a value, got none"),
         (NODE + "[nodes.a.tls]\nca = 'c'\nkey = 'k'", "[nodes.a.tls] certificate, key: wanted both or none"),
         (NODE + "[nodes.a.tls]\nca = 3", "[nodes.a.tls] ca: wanted a path, got 3"),
@@ -136,6 +147,10 @@ def test_every_error_names_file_table_and_key(tmp_path, text, says) -> None:
     with pytest.raises(UsageError) as caught:
         load_site(path)
     assert str(caught.value).startswith(f"{path}: {says}")
+
+
+def test_a_file_of_an_editor_that_marks_its_encoding(tmp_path) -> None:
+    assert load_site(written(tmp_path, f"\ufeff{NODE}")).node("a").host == "h"
 
 
 def test_files_that_cannot_be_read(tmp_path) -> None:

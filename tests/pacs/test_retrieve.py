@@ -91,6 +91,22 @@ def test_a_part_is_incomplete_and_completed_the_next_time(tmp_path, end) -> None
     assert len(list(folder.iterdir())) == 4
 
 
+def test_a_part_is_incomplete_also_where_the_node_lists_nothing(tmp_path) -> None:
+    """It says 0xB000, a warning, and which objects it could not send."""
+
+    def handle(event):
+        yield 4
+        made = slices(4)
+        made[3].SOPClassUID = made[3].file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"  # of no context
+        yield from ((0xFF00, one) for one in made)
+
+    with peer([(evt.EVT_C_FIND, lambda event: iter([(0xC000, None)])), (evt.EVT_C_GET, handle)]) as node:
+        said = trouble(DimseClient(node).fetch, STUDY, tmp_path / "got")
+    assert (said.problem, said.transient) == (Problem.INCOMPLETE, True)
+    assert "3 of an unknown number" in said.detail
+    assert len(list((tmp_path / "got").iterdir())) == 3
+
+
 def test_a_peer_that_hangs_before_anything_came(tmp_path) -> None:
     with peer([(evt.EVT_C_FIND, found), (evt.EVT_C_GET, gives(0, lambda event: time.sleep(2.5)))]) as node:
         assert trouble(DimseClient(node).fetch, STUDY, tmp_path / "got").problem is Problem.TIMEOUT

@@ -14,9 +14,12 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from medsal.pacs.jobs import State
+from medsal.dicom.uids import derived_uid
+from medsal.errors import UsageError
+from medsal.pacs.jobs import State, digest_of
 from medsal.pacs.ledger import FILE, Ledger
 from medsal.pacs.nodes import Listening
+from medsal.pacs.spool import object_name
 from medsal.pacs.strays import ARRIVED
 from medsal.pacs.troubles import Problem
 from medsal.pacs.watching import Watch
@@ -178,6 +181,24 @@ def test_a_late_slice_without_the_others_is_not_explained_alone(eye, tmp_path):
     assert eye.job("good").changed == job.changed
 
 
+def test_late_slices_without_the_others_are_not_explained_alone_when_somebody_tries_again(eye, tmp_path):
+    files = study_files(tmp_path / "made", "good", 15)
+    eye.watch.poll = False
+    eye.send(*files[:7])
+    eye.turns(61)
+    eye.send(*files[7:])
+    eye.turns(61)
+    eye.watch.ledger.retry()
+    eye.turns(0)
+    assert eye.job("good").state is State.QUARANTINE
+    assert len(eye.spooled) == 8
+    eye.archive.put(*files)
+    eye.watch.ledger.retry()
+    eye.turns(0)
+    assert eye.job("good").state is State.DONE
+    assert eye.job("good").inputs == digest_of(object_name(derived_uid("good", "object", one)) for one in range(1, 16))
+
+
 def test_slices_that_arrive_while_a_study_is_explained_are_not_lost(eye, tmp_path, remembered, monkeypatch):
     files = study_files(tmp_path / "made", "good")
     eye.watch.poll = False
@@ -258,6 +279,18 @@ def test_a_node_that_is_down_is_asked_seldom_and_what_was_sent_is_explained(eye,
     eye.archive.down = None
     eye.turns(31)
     assert eye.job("good").state is State.DONE
+
+
+@pytest.mark.parametrize("options", [{"days": 0}, {"days": -1}, {"every": 0.0}, {"every": float("nan")}])
+def test_it_neither_looks_into_the_future_nor_asks_without_a_pause(eye, options):
+    with pytest.raises(UsageError, match=next(iter(options))):
+        Watch(eye.watch.site, "memory", eye.archive, **options)
+
+
+def test_it_looks_on_when_the_clock_is_set_back(eye):
+    eye.turns(0)
+    eye.turns(-1e6)
+    assert eye.archive.asked == ["find"]
 
 
 def test_it_looks_as_many_days_back_as_it_is_told(eye):

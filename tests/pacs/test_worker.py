@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
@@ -20,6 +24,7 @@ from medsal.pacs.nodes import Node
 from medsal.pacs.troubles import Problem, Trouble
 from medsal.pacs.worker import explain_study, resident, select_study, setup_of
 from tests.pacs.archive import QUICK, site_of, study_files, trapped_bundle
+from tests.pacs.servers import wait_for
 from tests.pacs.traps import CRASHES, EATS, ENDS, GRABS, HANGS, MARKED
 
 NODE = Node(name="nowhere", host="127.0.0.1", port=104, ae_title="NOWHERE")
@@ -102,6 +107,25 @@ def test_what_hangs_is_killed_with_all_that_it_started(place, site, first):
     assert 2 <= time.monotonic() - began < 60
     assert children() <= before
     assert not [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and MARKED in _command(int(pid.name))]
+
+
+def test_signals_to_all_processes_of_a_service_blame_no_study(place, site, first):
+    """As systemd ends one: everybody is told, and the study at work goes on until who asked for it ends."""
+    study_files(place, "told to stop", HANGS)
+    quick = dataclasses.replace(site, work=dataclasses.replace(site.work, seconds=3.0))
+
+    def tell() -> None:
+        wait_for((place / "results told to stop" / "run.json").exists, 60)
+        for pid, one in itertools.product(children(), (signal.SIGTERM, signal.SIGINT)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, one)
+
+    with ThreadPoolExecutor(1) as hands:
+        told = hands.submit(tell)
+        with pytest.raises(Trouble, match="too_slow"):
+            explain_study(place / "told to stop", place / "results told to stop", quick)
+        told.result()
+    assert explain_study(place / "good", place / "results", site).results == first.results
 
 
 def test_a_study_of_nothing_wanted_says_why(place, site, first):
