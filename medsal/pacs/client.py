@@ -107,6 +107,16 @@ class Client(Protocol):
             Their SOP instance UIDs; None where it cannot be asked.
         """
 
+    def patient(self, study_uid: str) -> str | None:
+        """Whose study it is now; for comparison, never to be kept or said.
+
+        Args:
+            study_uid: study instance UID.
+
+        Returns:
+            The patient's ID; None where the node does not say it.
+        """
+
     def fetch(self, study_uid: str, folder: Path) -> int:
         """Fetch a study, or what is missing of it.
 

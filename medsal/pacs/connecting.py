@@ -11,7 +11,7 @@ class Mixed:
 
     Args:
         node: the node.
-        asked: for `echo`, `find` and `instances`.
+        asked: for `echo`, `find`, `instances` and `patient`.
         read: for `fetch`.
         written: for `store` and `confirm`.
     """
@@ -19,8 +19,8 @@ class Mixed:
     def __init__(self, node: Node, asked: Client, read: Client, written: Client) -> None:
         self.node = node
         self.asked, self.read, self.written = asked, read, written
-        self.find, self.instances, self.fetch = asked.find, asked.instances, read.fetch
-        self.store, self.confirm = written.store, written.confirm
+        self.find, self.instances, self.patient = asked.find, asked.instances, asked.patient
+        self.fetch, self.store, self.confirm = read.fetch, written.store, written.confirm
 
     def echo(self) -> None:
         """Ask over every way that is used."""

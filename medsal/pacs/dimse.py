@@ -98,6 +98,21 @@ class DimseClient:
         return None if held is None else frozenset(held)
 
     @contained
+    def patient(self, study_uid: str) -> str | None:
+        """Whose study it is now.
+
+        Args:
+            study_uid: study instance UID.
+
+        Returns:
+            The patient's ID; None where the node does not say it.
+
+        Raises:
+            Trouble: the node fails.
+        """
+        return query.patient_of(self.node, _valid(study_uid))
+
+    @contained
     def fetch(self, study_uid: str, folder: Path) -> int:
         """Fetch a study, or what is missing of it.
 

@@ -202,6 +202,26 @@ def _study(answer: Dataset) -> Study | None:
     )
 
 
+def patient_of(node: Node, study_uid: str) -> str | None:
+    """Whose study it is, as a node says now.
+
+    Args:
+        node: of a site.
+        study_uid: study instance UID.
+
+    Returns:
+        The patient's ID; None where it does not say it, or says several.
+
+    Raises:
+        Trouble: the node fails.
+    """
+    with associate(node, [context(FIND)]) as talk:
+        found = answers(talk, level="STUDY", StudyInstanceUID=study_uid, PatientID="")
+        said = [answer for answer in found if _text(answer, "StudyInstanceUID") == study_uid]
+    names = {_text(answer, "PatientID").strip() for answer in said} - {""}
+    return names.pop() if len(names) == 1 else None
+
+
 def _modalities(talk: Talk, study_uid: str) -> set[str]:
     """Of the series of a study, for archives that do not say it of the study."""
     found = answers(talk, level="SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID="", Modality="")

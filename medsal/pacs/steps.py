@@ -21,6 +21,10 @@ from medsal.pacs.worker import Outcome, explain_study
 STARTS = 8
 """How often a run may end while it explains a study before the study is to blame."""
 
+CHANGES = 5
+"""How often the images of a study may be others when its results are to be sent before somebody has to look."""
+IMAGES = "its images"
+
 
 class Steps:
     """What a run does with a job that it has claimed.
@@ -117,6 +121,7 @@ class Steps:
 
     def _explained(self, job: Job, outcome: Outcome, images: int) -> Job:
         counts = {**outcome.counts, "images": images, "seconds": round(outcome.seconds, 2)}
+        counts |= {name: number for name, number in job.counts.items() if name == "changed"}
         if not outcome.selected:
             why = {"reason": Reason.NO_MATCH.value, "detail": outcome.reasons}
             return self.cleared(self.ledger.advance(job, State.NOTHING, counts=counts, **why))
@@ -151,16 +156,45 @@ class Steps:
         wanted = [one for one in results if one.kind in self.client.node.send]
         if any(not (folder / one.file).is_file() for one in wanted) or not results:
             return self.ledger.advance(job, State.FETCHED)
-        there = self.client.instances(job.study) or frozenset()
-        self._store(folder, [one for one in wanted if one.uid not in there])
+        listed = self.client.instances(job.study)
+        missing = [one for one in wanted if one.uid not in (listed or frozenset())]
+        changed = self._changed(job, listed, [folder / one.file for one in missing])
+        if changed:
+            return self._anew(job, changed)
+        self._store(folder, missing)
         lacking = self.client.confirm(job.study, [one.uid for one in wanted]) if wanted else frozenset()
         if lacking:
             raise Trouble(Problem.NOT_CONFIRMED, f"{len(lacking)} of {len(wanted)} results")
         counts = {**job.counts, "sent": len(wanted)}
+        counts.pop("changed", None)
         failed = str(counts.get("failed", ""))
         if failed:
             return self.cleared(self.ledger.quarantine(job, Problem.UNREADABLE, failed, counts=counts))
         return self.cleared(self.ledger.advance(job, State.DONE, counts=counts))
+
+    def _changed(self, job: Job, listed: frozenset[str] | None, files: Sequence[Path]) -> str:
+        """What the node says otherwise of a study than when it was fetched: nothing may be sent then."""
+        if not files:
+            return ""
+        own = self.ledger.own(job.study)
+        if listed is not None and job.source == "node" and job.held and digest_of_objects(listed, own) != job.held:
+            return IMAGES
+        said = self.client.patient(job.study)
+        return "its patient" if said is not None and any(patient_in(path) != said for path in files) else ""
+
+    def _anew(self, job: Job, changed: str) -> Job:
+        """Begin again with the study as it is now; where that does not help, somebody has to look."""
+        held = held_of(self.spool, job.study)
+        if held is not None and job.source == "node":
+            self.spool.remove(held)
+        self.remove_results(job)
+        counts = {**job.counts, "changed": int(job.counts.get("changed", 0)) + 1}
+        if counts["changed"] > (CHANGES if changed == IMAGES else 1) or job.source != "node":
+            counts.pop("changed")
+            detail = f"{changed}: not as in the images that came"
+            return self.ledger.quarantine(job, Problem.CHANGED, detail, counts=counts, stage=State.NEW)
+        job = self.ledger.reopen(job, seen=job.seen)
+        return self.ledger.note(job, counts=counts)
 
     def _store(self, folder: Path, results: Sequence[Result]) -> None:
         if not results:
@@ -224,6 +258,20 @@ class Steps:
         if not kept and not others:
             self.spool.remove(held)
         return job
+
+
+def patient_in(path: Path) -> str:
+    """Whose object a file is.
+
+    Args:
+        path: of a DICOM file.
+
+    Returns:
+        The patient's ID, for comparison only.
+    """
+    from pydicom import dcmread
+
+    return str(dcmread(path, specific_tags=["PatientID"], stop_before_pixels=True).get("PatientID") or "").strip()
 
 
 def _because(sent: Sent) -> str:

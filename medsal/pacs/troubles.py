@@ -28,6 +28,7 @@ class Problem(StrEnum):
     TOO_SLOW = "too_slow"
     TOO_MUCH_MEMORY = "too_much_memory"
     UNREADABLE = "unreadable"
+    CHANGED = "changed"
     BUSY = "busy"
 
 
@@ -50,6 +51,7 @@ PROBLEMS: dict[Problem, str] = {
     Problem.TOO_SLOW: "explaining the study took longer than allowed",
     Problem.TOO_MUCH_MEMORY: "explaining the study took more memory than allowed",
     Problem.UNREADABLE: "an answer, or the study, cannot be understood",
+    Problem.CHANGED: "the node names another patient than the images that it sends, or they change again and again",
     Problem.BUSY: "the node, or a port of this machine, is taken at the moment",
 }
 """What each code means; the table of ``docs/pacs.md``."""

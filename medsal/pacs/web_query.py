@@ -10,6 +10,7 @@ from medsal.errors import UsageError
 from medsal.pacs.client import Study, Wanted
 
 STUDY, SERIES, OBJECT = "0020000D", "0020000E", "00080018"
+PATIENT = "00100020"
 MODALITIES, NUMBER, DATE = "00080061", "00201208", "00080020"
 _PLAIN = {
     "patient_id": re.compile(r"[A-Za-z0-9._-]{0,64}"),
@@ -38,7 +39,7 @@ def keys_of(wanted: Wanted) -> dict[str, str]:
                 'they read *, ?, ^ and spaces); set query = "dimse" for the node'
             )
     keys = {
-        "00100020": wanted.patient_id,
+        PATIENT: wanted.patient_id,
         "00080050": wanted.accession,
         DATE: wanted.date,
         MODALITIES: wanted.modality,

@@ -62,6 +62,7 @@ class Archive:
         self.counts = self.lists = True
         self.fails: dict[str, list[Problem]] = {}  # method -> problems of its next calls
         self.refuses: dict[str, Problem] = {}  # SOP instance UID -> problem when it is stored
+        self.corrected: dict[str, str] = {}  # study instance UID -> patient's ID in its database alone
         self.forgets: set[str] = set()  # SOP instance UIDs that are taken and lost
 
     def put(self, *files: Path) -> None:
@@ -90,6 +91,13 @@ class Archive:
     def instances(self, study: str) -> frozenset[str] | None:
         self._ask("instances")
         return frozenset(self.held.get(study, ())) if self.lists else None
+
+    def patient(self, study: str) -> str | None:
+        self._ask("patient")
+        if study in self.corrected:
+            return self.corrected[study]
+        path = next(iter(self.held.get(study, {}).values()), None)
+        return None if path is None else str(pydicom.dcmread(path, stop_before_pixels=True).PatientID)
 
     def fetch(self, study: str, folder: Path) -> int:
         self._ask("fetch")
@@ -139,7 +147,9 @@ class Remembered:
         self.folder, self.made, self.setups = folder, {}, {}
 
     def explain(self, source, results, site, setup=""):
-        key = (site.bundle, *sorted(path.name for path in Path(source).glob("*.dcm")))
+        files = sorted(Path(source).glob("*.dcm"))
+        whose = {str(pydicom.dcmread(path, stop_before_pixels=True).PatientID) for path in files}
+        key = (site.bundle, *(path.name for path in files), *whose)
         if key not in self.made:
             place = self.folder / str(len(self.made))
             try:

@@ -202,6 +202,8 @@ def test_find_by_every_key(archive, tmp_path) -> None:
         assert [found.uid for found in client.find(wanted)] == [STUDY], wanted
     assert client.find(Wanted(patient_id="NOBODY")) == []
     assert {one.modalities for one in client.find(Wanted())} == {("MR",), ("CT",)}
+    assert client.patient(STUDY) == PLANTED[1]
+    assert client.patient("1.2.3.4") is None
     assert client.instances(STUDY) == {derived_uid("study", "series", number) for number in (1, 2, 3)}
     assert client.instances("1.2.3.4") == frozenset()
 

@@ -102,6 +102,57 @@ def hand(tmp_path, bundle, archive, quick):
     return Hand(tmp_path, bundle, archive)
 
 
+def corrected(path: Path, patient: str) -> Path:
+    """The same object of another patient."""
+    dataset = pydicom.dcmread(path)
+    dataset.PatientID = patient
+    dataset.save_as(path)
+    return path
+
+
+def test_a_patient_that_is_corrected_before_results_are_sent_gets_none_of_the_others(hand, archive):
+    files = hand.made("good")
+    hand.run("pull")
+    hand.run("explain")
+    archive.put(*(corrected(path, "OTHER") for path in files))
+    assert hand.run() == 0
+    assert hand.job("good").state is State.DONE
+    assert archive.asked.count("fetch") == 1
+    assert "changed" not in hand.job("good").counts
+
+
+def test_results_of_images_that_are_gone_are_not_sent(hand, archive):
+    hand.made("good")
+    hand.run("pull")
+    hand.run("explain")
+    held = archive.held[study_uid("good")]
+    del held[max(held, key=lambda uid: pydicom.dcmread(held[uid]).InstanceNumber)]
+    hand.run("push")
+    assert not archive.results("good")
+    assert hand.job("good").state is State.NEW
+    assert hand.run() == 0
+    for one in archive.results("good"):
+        named = {element.value for element in one.iterall() if element.keyword == "ReferencedSOPInstanceUID"}
+        assert named <= set(held)
+    assert hand.job("good").counts["images"] == 7
+
+
+def test_an_archive_that_names_another_patient_than_its_images_is_sent_nothing(hand, archive):
+    hand.made("good")
+    archive.corrected[study_uid("good")] = "OTHER"
+    assert hand.run() == 5
+    job = hand.job("good")
+    assert (job.state, job.reason, job.stage) == (State.QUARANTINE, "changed", State.NEW)
+    assert archive.asked.count("fetch") == 2
+    assert not archive.results("good")
+    assert b"OTHER" not in (hand.folder / "site" / FILE).read_bytes()
+    archive.corrected.clear()
+    with Ledger(hand.folder / "site" / FILE) as ledger:
+        ledger.retry()
+    assert hand.run() == 0
+    assert len(archive.results("good")) == 10
+
+
 def test_every_study_comes_to_its_end(hand, archive):
     hand.made("good")
     hand.made("small", 3)

@@ -59,6 +59,8 @@ def test_ask_fetch_send_confirm(web, orthanc, tmp_path):
     assert [one.problem for one in sent] == [None] * 6
     assert seen == sent
     assert orthanc.instances() == uids(files) == web.instances(STUDY)
+    assert web.patient(STUDY) == CANARY["PatientID"]
+    assert web.patient("1.2.3.4") is None
     assert web.confirm(STUDY, sorted(uids(files))) == frozenset()
     assert web.confirm(STUDY, [*uids(files), "1.2.3"]) == {"1.2.3"}
     web.echo()
