@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import types
 from collections.abc import Callable
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLosslessSV1
 
 from medsal.dicom import NativeGrid, Reason, Refusal, read_film
 from medsal.errors import UsageError
 from tests.dicom.builders import CR, MR, SC, film, save
+from tests.dicom.tools import program
 
 RAMP = np.arange(600).reshape(20, 30) * 6 % 4096
 
@@ -228,3 +234,29 @@ def test_a_negative_slope_is_scaled_too_and_other_windows_are_refused(tmp_path):
     np.testing.assert_allclose(read_film(path, scaled=True)[0].numpy(), (4095 - RAMP) / 4095, atol=1e-6)
     with pytest.raises(UsageError, match="voi: wanted"):
         read_film(path, voi="first")
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_package_itk_makes_no_difference(photometric, tmp_path, monkeypatch):
+    """MONAI's loader inverts a MONOCHROME1 film or not by whether itk is installed."""
+    path = save(film(RAMP, PhotometricInterpretation=photometric), tmp_path / "film.dcm")
+    read = []
+    for module in (None, types.SimpleNamespace()):  # not to be imported; there, and of no use to anybody
+        monkeypatch.setitem(sys.modules, "itk", module)
+        read.append(read_film(path).numpy()[0])
+    top = 2**12 - 1
+    np.testing.assert_array_equal(read[0], top - RAMP if photometric == "MONOCHROME1" else RAMP)
+    np.testing.assert_array_equal(read[0], read[1])
+
+
+def test_lossless_jpeg_from_disk_is_exact_with_the_codec_and_refused_without(tmp_path, monkeypatch):
+    plain = save(film(RAMP), tmp_path / "plain.dcm")
+    packed = tmp_path / "packed.dcm"
+    subprocess.run([program("dcmcjpeg", "Debian's dcmtk"), "+e1", plain, packed], check=True)
+    assert pydicom.dcmread(packed).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    pytest.importorskip("gdcm", reason="needs medsal[codecs]: python-gdcm")
+    np.testing.assert_array_equal(read_film(packed).numpy(), read_film(plain).numpy())
+    monkeypatch.setattr(type(get_decoder(JPEGLosslessSV1)), "is_available", False)
+    with pytest.raises(Refusal) as refused:
+        read_film(packed)
+    assert refused.value.reason is Reason.SYNTAX
