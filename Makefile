@@ -3,7 +3,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 BUNDLE = bundles/mri_tle_efficientnet
 OUT ?= $(CURDIR)/demo_out
-PYTEST = OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+# Two processes, each file in one of them; PYTEST_WORKERS=0 runs all in one.
+PYTEST_WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 
 .PHONY: demo test lint types train train-films trust-study gate slow benchmark tour-pacs servers viewers clean
 

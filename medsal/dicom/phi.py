@@ -30,7 +30,8 @@ WARNINGS: Counter[str] = Counter()
 REMOVED = "[removed]"
 
 _UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d.])")
-_NAME = re.compile(r"[^\s'\"=<>\[\](),;:^]+(?:\^[^\s'\"=<>\[\](),;:^]*)+")
+_PART = r"(?:\[removed\]|[^\s'\"=<>\[\](),;:^])"
+_NAME = re.compile(rf"{_PART}+(?:\^{_PART}*)+")
 _IDENTIFYING = (
     "PatientName PatientID OtherPatientIDs OtherPatientNames PatientBirthName PatientBirthDate PatientMotherBirthName "
     "PatientAddress PatientTelephoneNumbers IssuerOfPatientID AccessionNumber StudyID ReferringPhysicianName "

@@ -180,3 +180,13 @@ def test_a_missing_library_is_no_broken_file():
 
     with pytest.raises(UsageError, match=r"no pydicom; install it with: pip install 'medsal\[dicom\]'"):
         read()
+
+
+def test_a_name_of_which_a_part_is_known_goes_whole():
+    cleaner = PhiFilter()
+    patient = pydicom.Dataset()
+    patient.PatientName = "Planted"
+    cleaner.learn(patient)
+    assert cleaner.clean("no place for Planted^Canary, Doe^Planted^J. or planted") == (
+        "no place for [removed], [removed] or [removed]"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import resource
 import socket
 import ssl
@@ -333,16 +334,31 @@ def limited(*words: object, gib: float = 6.0, seconds: float = 120.0) -> tuple[s
         resource.setrlimit(resource.RLIMIT_AS, (int(gib * 2**30),) * 2)
 
     asked = [sys.executable, *map(str, words)]
+    peaks: list[int] = []
     with subprocess.Popen(asked, stdout=subprocess.PIPE, preexec_fn=limit) as process:  # noqa: PLW1509  (no threads)
         assert process.stdout is not None
         timer = threading.Timer(seconds, process.kill)
+        watch = threading.Thread(target=lambda: peaks.extend(peaks_of(process.pid)))
         timer.start()
+        watch.start()
         said = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait()
         timer.cancel()
+        watch.join()
     assert process.returncode == 0, process.returncode
-    return said.decode(), used.ru_maxrss * 1024
+    return said.decode(), peaks[-1]
+
+
+def peaks_of(pid: int) -> Iterator[int]:
+    """Most memory of a process so far in bytes, again and again until it ends.
+
+    What ``wait4`` tells is no use: it counts the memory of who forked the process too.
+    """
+    status = Path(f"/proc/{pid}/status")
+    with contextlib.suppress(OSError):  # it has ended
+        while found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text()):
+            yield int(found[1]) * 1024
+            time.sleep(0.01)
 
 
 READ = """
