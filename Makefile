@@ -54,7 +54,7 @@ trust-study: $(BIN)/.installed
 	    --seed $$seed --output_dir eval/trust/densenet_small-$$seed || exit 1; \
 	done
 	cd bundles/cxr_pneumonia && study="$(abspath $(BIN))/python -m monai.bundle run --args_file configs/trust.args.yaml \
-	  --output_dir eval/trust" && ( $$study & $$study; wait $$! )
+	  --output_dir eval/trust" && { $$study & other=$$!; $$study; ended=$$?; wait $$other && exit $$ended; }
 
 benchmark: $(BIN)/.installed-dev
 	$(BIN)/python benchmarks/mri_job.py

@@ -80,37 +80,54 @@ def quiet() -> Iterator[None]:
     WARNINGS.update(warning.category.__name__ for warning in caught)
 
 
-def sealed(function: Callable[P, T]) -> Callable[P, T]:
+def contained(extra: str, instead: Callable[[Exception], MedsalError]) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Let nothing out of a function but its result and errors of medsal.
 
-    Damaged files make the libraries raise nearly every class of exception, with values of the header in the text. Such
-    an error becomes a `Refusal` that names the class only and is not chained to it.
+    What comes from elsewhere makes the libraries raise nearly every class of exception, and their texts quote values of
+    the header.
 
     Args:
-        function: reads something from DICOM.
+        extra: that installs what the function imports.
+        instead: the error in place of one that is none of medsal's; it is not chained to it.
 
     Returns:
-        The function, with warnings counted and errors replaced.
+        A decorator: warnings are counted, errors replaced.
     """
 
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            with quiet():
-                return function(*args, **kwargs)
-        except MedsalError:
-            raise
-        except ImportError as error:
-            raise UsageError(f"medsal.dicom: no {error.name}; install it with: pip install 'medsal[dicom]'") from None
-        except MemoryError:
-            reason, name = Reason.TOO_LARGE, "out of memory"
-        except FileNotFoundError:
-            reason, name = Reason.MISSING, ""
-        except Exception as error:  # noqa: BLE001  (fuzzed files raise ten classes and more; none may pass)
-            reason, name = Reason.BROKEN, type(error).__name__
-        raise Refusal(reason, name)  # outside of the handlers, so that no context carries the text on
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                with quiet():
+                    return function(*args, **kwargs)
+            except MedsalError:
+                raise
+            except ImportError as error:
+                raise UsageError(
+                    f"medsal.{extra}: no {error.name}; install it with: pip install 'medsal[{extra}]'"
+                ) from None
+            except Exception as error:  # noqa: BLE001  (damaged input raises ten classes and more; none may pass)
+                found = instead(error)
+            raise found  # outside of the handlers, so that no context carries the text on
 
-    return wrapper
+        return wrapper
+
+    return decorate
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What an error of a file means."""
+    if isinstance(error, MemoryError):
+        return Refusal(Reason.TOO_LARGE, "out of memory")
+    return (
+        Refusal(Reason.MISSING)
+        if isinstance(error, FileNotFoundError)
+        else Refusal(Reason.BROKEN, type(error).__name__)
+    )
+
+
+sealed = contained("dicom", _refusal)
+"""For functions that read something from DICOM."""
 
 
 class PhiFilter(logging.Filter):

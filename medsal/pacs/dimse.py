@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-from medsal.dicom.phi import quiet
+from medsal.dicom.phi import contained
 from medsal.dicom.uids import valid_uid
-from medsal.errors import MedsalError, UsageError
 from medsal.pacs import query, retrieve, send
 from medsal.pacs.client import Sent, Study, Wanted
 from medsal.pacs.commitment import confirm
 from medsal.pacs.nodes import Node
 from medsal.pacs.troubles import Problem, Trouble
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def contained(function: Callable[P, T]) -> Callable[P, T]:
-    """Let nothing out of a function but its result and errors of medsal.
-
-    Args:
-        function: speaks with a node; what that answers may raise anything, with values of headers in the text.
-
-    Returns:
-        The function, with warnings counted and errors replaced.
-    """
-
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            with quiet():
-                return function(*args, **kwargs)
-        except MedsalError:
-            raise
-        except ImportError as error:
-            raise UsageError(f"medsal.pacs: no {error.name}; install it with: pip install 'medsal[pacs]'") from None
-        except Exception as error:  # noqa: BLE001  (answers of a broken node raise nearly everything; none may pass)
-            name = type(error).__name__
-        raise Trouble(Problem.UNREADABLE, name)  # outside of the handlers, so that no context carries the text on
-
-    return wrapper
+answered = contained("pacs", lambda error: Trouble(Problem.UNREADABLE, type(error).__name__))
+"""For what speaks with a node: whatever that answers, a `Trouble` is what comes of it."""
 
 
 class DimseClient:
@@ -57,7 +28,7 @@ class DimseClient:
         self.node = node
         self._classes: dict[str, str] = {}
 
-    @contained
+    @answered
     def echo(self) -> None:
         """Ask whether the node is there and speaks with us.
 
@@ -66,7 +37,7 @@ class DimseClient:
         """
         query.echo(self.node)
 
-    @contained
+    @answered
     def find(self, wanted: Wanted) -> list[Study]:
         """Look for studies.
 
@@ -81,7 +52,7 @@ class DimseClient:
         """
         return query.find_studies(self.node, wanted)
 
-    @contained
+    @answered
     def instances(self, study_uid: str) -> frozenset[str] | None:
         """The objects that the node holds of a study.
 
@@ -97,7 +68,7 @@ class DimseClient:
         held = retrieve.holdings(self.node, _valid(study_uid))
         return None if held is None else frozenset(held)
 
-    @contained
+    @answered
     def patient(self, study_uid: str) -> str | None:
         """Whose study it is now.
 
@@ -112,7 +83,7 @@ class DimseClient:
         """
         return query.patient_of(self.node, _valid(study_uid))
 
-    @contained
+    @answered
     def fetch(self, study_uid: str, folder: Path) -> int:
         """Fetch a study, or what is missing of it.
 
@@ -128,7 +99,7 @@ class DimseClient:
         """
         return retrieve.fetch(self.node, _valid(study_uid), Path(folder))
 
-    @contained
+    @answered
     def store(self, files: Sequence[Path], done: Callable[[Sent], None] | None = None) -> list[Sent]:
         """Send objects; one that cannot be sent does not stop the others.
 
@@ -146,7 +117,7 @@ class DimseClient:
         self._classes.update({one.uid: one.sop_class for one in items})
         return ends
 
-    @contained
+    @answered
     def confirm(self, study_uid: str, uids: Sequence[str]) -> frozenset[str]:
         """Ask whether the node keeps what was sent.
 

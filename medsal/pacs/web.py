@@ -19,19 +19,7 @@ from medsal.pacs.parts import Part, disk_trouble, move_into
 from medsal.pacs.spool import object_name
 from medsal.pacs.troubles import Problem, Trouble
 from medsal.pacs.web_parts import Multipart, boundary_of
-from medsal.pacs.web_query import (
-    DATE,
-    MODALITIES,
-    NUMBER,
-    OBJECT,
-    PATIENT,
-    SERIES,
-    STUDY,
-    check_shape,
-    keys_of,
-    study_of,
-    text,
-)
+from medsal.pacs.web_query import OBJECT, SERIES, STUDY, STUDY_FIELDS, check_shape, keys_of, patient_of, study_of, text
 from medsal.pacs.web_send import send
 from medsal.pacs.web_session import Session, of_http, pieces, web_trouble
 
@@ -125,9 +113,7 @@ class WebClient:
         Raises:
             Trouble: the node fails.
         """
-        said = [one for one in self._search("/studies", {STUDY: study_uid}) if text(one, STUDY) == study_uid]
-        names = {text(one, PATIENT).strip() for one in said} - {""}
-        return names.pop() if len(names) == 1 else None
+        return patient_of(self._search("/studies", {STUDY: study_uid}), study_uid)
 
     def fetch(self, study_uid: str, folder: Path) -> int:
         """Fetch a study in one request, or the series of it that lack something.
@@ -214,7 +200,7 @@ class WebClient:
         raise Trouble(Problem.UNREADABLE, f"{self.node.name}: an endless answer")
 
     def _page(self, place: str, keys: dict[str, str]) -> list[dict[str, Any]]:
-        fields = [SERIES, OBJECT] if place.endswith("/instances") else [PATIENT, MODALITIES, NUMBER, DATE]
+        fields = [SERIES, OBJECT] if place.endswith("/instances") else STUDY_FIELDS
         with web_trouble(self.node):
             try:
                 page = self._ask(place, keys, fields)

@@ -12,6 +12,8 @@ from medsal.pacs.client import Study, Wanted
 STUDY, SERIES, OBJECT = "0020000D", "0020000E", "00080018"
 PATIENT = "00100020"
 MODALITIES, NUMBER, DATE = "00080061", "00201208", "00080020"
+STUDY_FIELDS = [PATIENT, MODALITIES, NUMBER, DATE]
+"""What is asked of studies."""
 _PLAIN = {
     "patient_id": re.compile(r"[A-Za-z0-9._-]{0,64}"),
     "accession": re.compile(r"[A-Za-z0-9._-]{0,16}"),
@@ -82,6 +84,20 @@ def study_of(entry: dict[str, Any]) -> Study | None:
         tuple(one for one in modalities if isinstance(one, str) and re.fullmatch(r"[A-Z0-9_]{1,16}", one)),
         date if re.fullmatch(r"\d{8}", date) else "",
     )
+
+
+def patient_of(entries: list[dict[str, Any]], study_uid: str) -> str | None:
+    """Whose study it is.
+
+    Args:
+        entries: answers about studies.
+        study_uid: of the study.
+
+    Returns:
+        The patient's ID; None where the answers do not say it, or say several.
+    """
+    names = {text(one, PATIENT).strip() for one in entries if text(one, STUDY) == study_uid} - {""}
+    return names.pop() if len(names) == 1 else None
 
 
 def text(entry: dict[str, Any], tag: str) -> str:

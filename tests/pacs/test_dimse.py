@@ -22,7 +22,7 @@ from medsal.errors import UsageError
 from medsal.pacs import objects, query
 from medsal.pacs.associations import associate, context
 from medsal.pacs.client import Wanted
-from medsal.pacs.dimse import DimseClient, contained
+from medsal.pacs.dimse import DimseClient, answered
 from medsal.pacs.nodes import Node
 from medsal.pacs.objects import file_name
 from medsal.pacs.query import VERIFICATION
@@ -292,7 +292,7 @@ def test_whatever_a_library_raises_is_a_trouble_without_its_text() -> None:
     def broken():
         raise ValueError(PLANTED[0])
 
-    said = trouble(contained(broken))
+    said = trouble(answered(broken))
     assert (said.problem, said.detail) == (Problem.UNREADABLE, "ValueError")
 
 
